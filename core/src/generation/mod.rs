@@ -1,0 +1,9 @@
+//! Text generation: sampling, stop strings, batched decoding over a preallocated key-value cache.
+
+mod generate;
+mod sampler;
+mod stop;
+
+pub use generate::{Finish, GenerateError, Generated, Generator};
+pub use sampler::{SampleError, Sampler, SamplingConfig, SamplingConfigError};
+pub use stop::StopMatcher;

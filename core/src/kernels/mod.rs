@@ -1,0 +1,13 @@
+//! The operations burn has no kernel for, each beside a plain reference that its tests hold it to.
+//!
+//! | kernel | reference | test | speed |
+//! |---|---|---|---|
+//! | [`nf4_matmul`]: `x Wᵀ`, `g W` and `W` itself from packed NF4 | `nf4_matmul/reference.rs` | `nf4_matmul/tests.rs` | see the table in `nf4_matmul/mod.rs` |
+//! | [`cross_entropy`]: losses and gradients of a language-model head, a chunk of logits at a time | `cross_entropy/reference.rs` | `cross_entropy/tests.rs` | see `cross_entropy/mod.rs` |
+//!
+//! `cpu.rs` holds what the CPU versions share. All sums are f32 and their order depends on shapes (and on the
+//! instruction set) alone, never on the scheduling of threads: a run repeated on the same machine gives the same bits.
+
+pub(crate) mod cpu;
+pub mod cross_entropy;
+pub mod nf4_matmul;

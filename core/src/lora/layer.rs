@@ -1,0 +1,55 @@
+//! One adapted projection: `y += scaling · B(A(dropout(x)))`.
+
+use burn::tensor::{Distribution, Tensor};
+
+/// The low-rank pair of one linear module, in PyTorch's orientation.
+#[derive(Clone, Debug)]
+pub struct LoraLayer {
+    /// Down projection, `[rank, in_features]`, f32.
+    pub a: Tensor<2>,
+    /// Up projection, `[out_features, rank]`, f32.
+    pub b: Tensor<2>,
+    /// `alpha / rank`, or `alpha / sqrt(rank)` with rsLoRA.
+    pub scaling: f64,
+    /// Probability of zeroing an input feature; 0 outside training.
+    pub dropout: f64,
+}
+
+impl LoraLayer {
+    /// The adapter's addition to the projection of `x` (`[rows, in_features]`), `[rows, out_features]`.
+    ///
+    /// The scaling multiplies the narrow `[rows, rank]` product, the smallest tensor in the chain.
+    pub fn delta(&self, x: Tensor<2>) -> Tensor<2> {
+        let dtype = x.dtype();
+        let x = if self.dropout > 0.0 {
+            drop_features(x, self.dropout)
+        } else {
+            x
+        };
+        let a = self.a.clone().cast(dtype);
+        let b = self.b.clone().cast(dtype);
+        let narrow = x.matmul(a.transpose()).mul_scalar(self.scaling);
+        narrow.matmul(b.transpose())
+    }
+
+    /// The dense update `scaling · B·A`, `[out_features, in_features]`, f32.
+    pub fn delta_weight(&self) -> Tensor<2> {
+        self.b
+            .clone()
+            .matmul(self.a.clone())
+            .mul_scalar(self.scaling)
+    }
+}
+
+/// Inverted dropout with a mask drawn from the device's generator, so that re-seeding the device
+/// reproduces it when a block is recomputed.
+fn drop_features(x: Tensor<2>, probability: f64) -> Tensor<2> {
+    let keep = 1.0 - probability;
+    let device = x.device().inner();
+    let mask = Tensor::<2>::random(
+        x.dims(),
+        Distribution::Bernoulli(keep),
+        (&device, x.dtype()),
+    );
+    x * mask.div_scalar(keep)
+}

@@ -1,0 +1,50 @@
+//! What is laid over a frozen base: adapter pairs, and whole weights that were trained.
+
+use std::collections::HashMap;
+
+use burn::tensor::Tensor;
+
+use super::LoraLayer;
+
+/// Adapter layers and replacement weights by module path or tensor name.
+///
+/// A model takes an overlay and returns a copy of itself that shares every base tensor, so several
+/// adapters can live on one base and be switched without reloading it.
+#[derive(Clone, Debug, Default)]
+pub struct Overlay {
+    lora: HashMap<String, Vec<LoraLayer>>,
+    matrices: HashMap<String, Tensor<2>>,
+    vectors: HashMap<String, Tensor<1>>,
+}
+
+impl Overlay {
+    /// Adds a pair to the module at `path` (`model.layers.0.self_attn.q_proj`). Pairs stack.
+    pub fn add_lora(&mut self, path: &str, layer: LoraLayer) {
+        self.lora.entry(path.to_owned()).or_default().push(layer);
+    }
+
+    /// Replaces the matrix `name` (`lm_head.weight`).
+    pub fn set_matrix(&mut self, name: &str, value: Tensor<2>) {
+        self.matrices.insert(name.to_owned(), value);
+    }
+
+    /// Replaces the vector `name` (`model.norm.weight`).
+    pub fn set_vector(&mut self, name: &str, value: Tensor<1>) {
+        self.vectors.insert(name.to_owned(), value);
+    }
+
+    /// The pairs on the module at `path`.
+    pub fn lora(&self, path: &str) -> &[LoraLayer] {
+        self.lora.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    /// The replacement for the matrix `name`.
+    pub fn matrix(&self, name: &str) -> Option<Tensor<2>> {
+        self.matrices.get(name).cloned()
+    }
+
+    /// The replacement for the vector `name`.
+    pub fn vector(&self, name: &str) -> Option<Tensor<1>> {
+        self.vectors.get(name).cloned()
+    }
+}

@@ -1,0 +1,22 @@
+//! Llama, and the models that differ from it only by switches (Mistral, Qwen2).
+//!
+//! Source: Touvron et al., arXiv 2302.13971; grouped queries: Ainslie et al., arXiv 2305.13245.
+
+mod attention;
+mod block;
+mod config;
+mod context;
+mod init;
+mod load;
+mod mlp;
+mod model;
+
+pub use attention::{Attention, LayerCache};
+pub use block::Block;
+pub use config::*;
+pub use context::Context;
+pub use init::{RandomWeights, random_weights};
+pub use load::{BaseQuantization, LoadError, LoadOptions, load};
+pub use mlp::Mlp;
+pub use model::{Llama, RowLosses};
+pub(crate) use model::{block_path, index_tensor};

@@ -1,0 +1,204 @@
+//! The whole model: embedding, blocks, final norm and language-model head.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use super::{Block, Context, LayerCache, LlamaConfig};
+use crate::data::Batch;
+use crate::host::to_vec;
+use crate::kernels::cross_entropy::linear_cross_entropy;
+use crate::lora::Overlay;
+use crate::models::norm::rms_norm;
+use crate::models::rope::RopeTable;
+
+/// Positions of the head evaluated at once when only losses are wanted.
+const LOSS_CHUNK: usize = 256;
+
+/// A Llama on one device.
+#[derive(Clone, Debug)]
+pub struct Llama {
+    /// Sizes and switches.
+    pub config: LlamaConfig,
+    /// Token embedding, `[vocab, hidden]`.
+    pub embed_tokens: Tensor<2>,
+    /// Transformer blocks, first to last.
+    pub blocks: Vec<Block>,
+    /// Final norm, `[hidden]`.
+    pub norm: Tensor<1>,
+    /// Head, `[vocab, hidden]`; `None` where it is tied to the embedding.
+    pub lm_head: Option<Tensor<2>>,
+    /// Rotary angles.
+    pub rope: RopeTable,
+}
+
+/// Summed negative log-likelihood and target count of one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowLosses {
+    /// Sum over the row's target tokens, in nats.
+    pub nll: f64,
+    /// Target tokens in the row.
+    pub tokens: usize,
+}
+
+impl Llama {
+    /// The device the weights are on, without autodiff.
+    pub fn device(&self) -> Device {
+        self.embed_tokens.device().inner()
+    }
+
+    /// The head's matrix, `[vocab, hidden]`.
+    pub fn head(&self) -> &Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
+    }
+
+    /// This model with adapters and trained weights laid over it; base tensors are shared.
+    pub fn with(&self, overlay: &Overlay) -> Self {
+        let blocks = (0..self.blocks.len())
+            .map(|i| self.block_with(i, overlay))
+            .collect();
+        let matrix =
+            |name: &str, like: &Tensor<2>| overlay.matrix(name).map(|m| m.cast(like.dtype()));
+        Self {
+            config: self.config.clone(),
+            embed_tokens: matrix("model.embed_tokens.weight", &self.embed_tokens)
+                .unwrap_or_else(|| self.embed_tokens.clone()),
+            blocks,
+            norm: overlay
+                .vector("model.norm.weight")
+                .unwrap_or_else(|| self.norm.clone()),
+            lm_head: matrix("lm_head.weight", self.head()).or_else(|| self.lm_head.clone()),
+            rope: self.rope.clone(),
+        }
+    }
+
+    /// Block `index` with its part of `overlay`.
+    pub fn block_with(&self, index: usize, overlay: &Overlay) -> Block {
+        self.blocks[index].with(overlay, &block_path(index))
+    }
+
+    /// Embeds row-major token ids, `[ids.len(), hidden]`.
+    pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
+        self.embed_tokens
+            .clone()
+            .select(0, index_tensor(ids, &self.device()))
+    }
+
+    /// Positions and visibility of `batch`.
+    pub fn context(&self, batch: &Batch) -> Context {
+        let device = self.device();
+        Context::new(
+            &self.rope,
+            &batch.position_ids,
+            &batch.segment_ids,
+            batch.rows,
+            batch.width,
+            &device,
+        )
+    }
+
+    /// The final norm over `[rows, hidden]`, with the trained weight where `overlay` has one.
+    pub fn norm_with(&self, overlay: &Overlay, hidden: Tensor<2>) -> Tensor<2> {
+        let weight = overlay
+            .vector("model.norm.weight")
+            .unwrap_or_else(|| self.norm.clone());
+        rms_norm(hidden, weight, self.config.rms_norm_eps)
+    }
+
+    /// The final norm over `[rows, hidden]`.
+    pub fn final_norm(&self, hidden: Tensor<2>) -> Tensor<2> {
+        rms_norm(hidden, self.norm.clone(), self.config.rms_norm_eps)
+    }
+
+    /// Hidden states after the last block, before the final norm, `[rows * width, hidden]`.
+    pub fn hidden(&self, batch: &Batch) -> Tensor<2> {
+        let context = self.context(batch);
+        let embedded = self.embed(&batch.input_ids);
+        self.blocks
+            .iter()
+            .fold(embedded, |x, block| block.forward(x, &context, None))
+    }
+
+    /// Logits of every position, `[rows, width, vocab]`, f32.
+    pub fn logits(&self, batch: &Batch) -> Tensor<3> {
+        let hidden = self.final_norm(self.hidden(batch));
+        let logits = hidden
+            .matmul(self.head().clone().transpose())
+            .cast(DType::F32);
+        logits.reshape([batch.rows, batch.width, self.config.vocab_size])
+    }
+
+    /// The loss of every row of `batch`, without gradients.
+    pub fn row_losses(&self, batch: &Batch) -> Vec<RowLosses> {
+        let mut rows = vec![RowLosses::default(); batch.rows];
+        let (positions, targets) = batch.targets();
+        if positions.is_empty() {
+            return rows;
+        }
+        let hidden = self
+            .hidden(batch)
+            .select(0, index_tensor(&positions, &self.device()));
+        let losses = to_vec(
+            linear_cross_entropy(
+                self.final_norm(hidden),
+                self.head(),
+                &targets,
+                1.0,
+                LOSS_CHUNK,
+                false,
+            )
+            .losses,
+        );
+        for (position, nll) in positions.iter().zip(losses) {
+            let nll = f64::from(nll);
+            let row = &mut rows[*position as usize / batch.width];
+            row.nll += nll;
+            row.tokens += 1;
+        }
+        rows
+    }
+
+    /// An empty cache for `rows` sequences of at most `capacity` tokens.
+    pub fn new_cache(&self, rows: usize, capacity: usize) -> Vec<LayerCache> {
+        self.blocks
+            .iter()
+            .map(|_| LayerCache::new(&self.config, rows, capacity, &self.embed_tokens))
+            .collect()
+    }
+
+    /// Feeds `width` new tokens per row after `past` cached ones and returns the logits of the last
+    /// of them, `[rows, vocab]`, f32. `hidden_prefix` counts each row's left padding.
+    pub fn step(
+        &self,
+        ids: &[u32],
+        hidden_prefix: &[usize],
+        past: usize,
+        cache: &mut [LayerCache],
+    ) -> Tensor<2> {
+        let rows = hidden_prefix.len();
+        let width = ids.len() / rows.max(1);
+        let context = Context::cached(&self.rope, hidden_prefix, past, width, &self.device());
+        let mut x = self.embed(ids);
+        for (block, layer) in self.blocks.iter().zip(cache.iter_mut()) {
+            x = block.forward(x, &context, Some((layer, past)));
+        }
+        let hidden = self.config.hidden_size;
+        let last = x
+            .reshape([rows, width, hidden])
+            .narrow(1, width - 1, 1)
+            .reshape([rows, hidden]);
+        self.final_norm(last)
+            .matmul(self.head().clone().transpose())
+            .cast(DType::F32)
+    }
+}
+
+/// The path of block `index` in the checkpoint.
+pub(crate) fn block_path(index: usize) -> String {
+    format!("model.layers.{index}")
+}
+
+/// Ids as a device tensor of indices.
+pub(crate) fn index_tensor(ids: &[u32], device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let count = ids.len();
+    Tensor::from_data(TensorData::new(ids, [count]), (device, DType::I32))
+}

@@ -1,0 +1,108 @@
+//! The `[train]` table of a run's configuration.
+
+use serde::{Deserialize, Serialize};
+
+use super::ScheduleKind;
+
+/// How the gradients of an accumulated step are normalized.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossNormalization {
+    /// Divide by the target tokens of the whole accumulated step: `8 x 1` equals `1 x 8`.
+    #[default]
+    Tokens,
+    /// Average the micro-batches' own token means, as older trainers did. Short micro-batches then
+    /// weigh too much; kept to reproduce published runs.
+    MicroBatch,
+}
+
+/// Whether blocks are recomputed in the backward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    /// Recompute when the activations of all blocks would take more than a gibibyte.
+    #[default]
+    Auto,
+    /// Keep only each block's input and run the block again in the backward pass.
+    On,
+    /// Keep every activation.
+    Off,
+}
+
+/// Settings of the training loop. Defaults are those of Hugging Face's `TrainingArguments` unless
+/// said otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the training set. Ignored when `max_steps` is given.
+    pub epochs: f64,
+    /// Optimizer steps; overrides `epochs`.
+    pub max_steps: Option<u64>,
+    /// Sequences per micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches per optimizer step.
+    pub grad_accumulation: usize,
+    /// What the accumulated gradient is divided by.
+    pub loss_normalization: LossNormalization,
+    /// Peak learning rate. The default, 2e-4, is the QLoRA paper's for small models.
+    pub lr: f64,
+    /// Shape of the learning rate after warm-up.
+    pub schedule: ScheduleKind,
+    /// Steps of linear warm-up from zero. Overrides `warmup_ratio`.
+    pub warmup_steps: Option<u64>,
+    /// Warm-up as a share of all steps, rounded up.
+    pub warmup_ratio: f64,
+    /// Decoupled weight decay; norms and biases are exempt.
+    pub weight_decay: f64,
+    /// AdamW's decay rates of the two moments.
+    pub betas: [f64; 2],
+    /// AdamW's denominator term, outside the square root.
+    pub eps: f64,
+    /// Largest global gradient norm; larger gradients are scaled down. 0 switches clipping off.
+    pub max_grad_norm: f64,
+    /// Trade a second forward pass of each block for activation memory.
+    pub recompute: Recompute,
+    /// Evaluate the loss in chunks of target positions, so that logits of a whole batch never
+    /// exist. Off computes them at once.
+    pub fused_loss: bool,
+    /// Evaluate on held-out data every so many steps; never when absent.
+    pub eval_every: Option<u64>,
+    /// Save a checkpoint every so many steps; only at the end when absent.
+    pub save_every: Option<u64>,
+    /// Checkpoints kept besides the best one.
+    pub keep_checkpoints: usize,
+    /// Stop after this many evaluations without improvement.
+    pub early_stopping: Option<u32>,
+    /// Smallest fall of the held-out loss that counts as improvement.
+    pub early_stopping_min_delta: f64,
+    /// Seeds adapter initialization and dropout.
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 3.0,
+            max_steps: None,
+            batch_size: 8,
+            grad_accumulation: 1,
+            loss_normalization: LossNormalization::Tokens,
+            lr: 2e-4,
+            schedule: ScheduleKind::Linear,
+            warmup_steps: None,
+            warmup_ratio: 0.0,
+            weight_decay: 0.0,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            max_grad_norm: 1.0,
+            recompute: Recompute::Auto,
+            fused_loss: true,
+            eval_every: None,
+            save_every: None,
+            keep_checkpoints: 2,
+            early_stopping: None,
+            early_stopping_min_delta: 0.0,
+            seed: 42,
+        }
+    }
+}

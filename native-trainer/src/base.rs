@@ -1,0 +1,206 @@
+//! Opening a base: a folder, a hub id, or the model embedded in the binary.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use burn::tensor::DType;
+use qloom_core::data::{DataConfig, Format};
+use qloom_core::models::llama::{self, BaseQuantization, Llama, LlamaConfig, LoadOptions};
+use qloom_core::quantization::{SOURCE_FINGERPRINT, is_quantized};
+use qloom_core::tokenizer::Tokenizer;
+use qloom_core::weights::{SafetensorsSource, WeightSource, base_fingerprint};
+use serde_json::{Map, Value};
+
+use crate::device::ChosenDevice;
+use crate::files::base::BaseFolder;
+use crate::hub::settings::HubSettings;
+use crate::progress::{Mode, task};
+
+/// The base inside the binary.
+mod embedded {
+    pub(super) const CONFIG: &[u8] = include_bytes!("../assets/base/config.json");
+    pub(super) const WEIGHTS: &[u8] = include_bytes!("../assets/base/model.safetensors");
+    pub(super) const TOKENIZER: &[u8] = include_bytes!("../assets/base/tokenizer.json");
+    pub(super) const TOKENIZER_CONFIG: &[u8] =
+        include_bytes!("../assets/base/tokenizer_config.json");
+}
+
+/// What the embedded base is called in adapters and reports.
+pub(crate) const EMBEDDED_NAME: &str = "qloom/tiny-llama";
+
+/// The files of a base, wherever they come from.
+#[derive(Debug)]
+pub(crate) struct BaseFiles {
+    /// What the user called it; recorded in adapters.
+    pub(crate) name: String,
+    /// `config.json`, parsed.
+    pub(crate) config: Map<String, Value>,
+    tokenizer: Option<Vec<u8>>,
+    tokenizer_config: Option<Vec<u8>>,
+    chat_template: Option<Vec<u8>>,
+    weights: Weights,
+}
+
+#[derive(Debug)]
+enum Weights {
+    Embedded,
+    Folder(Box<BaseFolder>),
+}
+
+impl BaseFiles {
+    /// Opens `base`: empty for the embedded one, a folder, or a hub id fetched on first use.
+    pub(crate) fn open(base: &str) -> Result<Self> {
+        if base.is_empty() {
+            return Ok(Self {
+                name: EMBEDDED_NAME.to_owned(),
+                config: serde_json::from_slice(embedded::CONFIG)?,
+                tokenizer: Some(embedded::TOKENIZER.to_vec()),
+                tokenizer_config: Some(embedded::TOKENIZER_CONFIG.to_vec()),
+                chat_template: None,
+                weights: Weights::Embedded,
+            });
+        }
+        let settings = HubSettings::from_env(Mode::detect(false))?;
+        let path: PathBuf = crate::hub::resolve_base(base, &settings)?;
+        let folder = BaseFolder::open(&path)?;
+        Ok(Self {
+            name: base.to_owned(),
+            config: folder.config.clone(),
+            tokenizer: folder.tokenizer.clone(),
+            tokenizer_config: folder
+                .tokenizer_config
+                .as_ref()
+                .map(serde_json::to_vec)
+                .transpose()?,
+            chat_template: folder.chat_template.clone().map(String::into_bytes),
+            weights: Weights::Folder(Box::new(folder)),
+        })
+    }
+
+    /// Where it lies, unless it is embedded.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.weights {
+            Weights::Embedded => None,
+            Weights::Folder(folder) => Some(&folder.path),
+        }
+    }
+
+    /// Its tensors, mapped.
+    pub(crate) fn source(&self) -> Result<SafetensorsSource<&[u8]>> {
+        let files = match &self.weights {
+            Weights::Embedded => vec![("model.safetensors".to_owned(), embedded::WEIGHTS)],
+            Weights::Folder(folder) => folder
+                .weights
+                .iter()
+                .map(|(path, bytes)| (file_name(path), bytes))
+                .collect(),
+        };
+        Ok(SafetensorsSource::new(files)?)
+    }
+
+    /// `config.json`, understood.
+    pub(crate) fn llama_config(&self) -> Result<LlamaConfig> {
+        let bytes = serde_json::to_vec(&self.config)?;
+        LlamaConfig::from_json(&bytes).with_context(|| format!("config.json of {}", self.name))
+    }
+
+    /// The tokenizer with its chat template.
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
+        let bytes = match (&self.tokenizer, &self.weights) {
+            (Some(bytes), _) => bytes.as_slice(),
+            (None, Weights::Folder(folder)) => folder.require_tokenizer()?,
+            (None, Weights::Embedded) => embedded::TOKENIZER,
+        };
+        Tokenizer::from_bytes(
+            bytes,
+            self.tokenizer_config.as_deref(),
+            self.chat_template.as_deref(),
+        )
+        .with_context(|| format!("tokenizer of {}", self.name))
+    }
+
+    /// The tokenizer, or one that knows no text where the data are token ids already and the base
+    /// comes without.
+    pub(crate) fn tokenizer_for(&self, data: &DataConfig) -> Result<Tokenizer> {
+        if self.tokenizer.is_none() && data.format == Some(Format::Tokens) {
+            return Ok(Tokenizer::ids_only()?);
+        }
+        self.tokenizer()
+    }
+
+    /// Whether the base is stored as NF4.
+    pub(crate) fn is_quantized(&self) -> Result<bool> {
+        let source = self.source()?;
+        Ok(source
+            .names()
+            .iter()
+            .any(|name| is_quantized(&source, name)))
+    }
+
+    /// A hash over configuration and tensors; adapters record it.
+    pub(crate) fn fingerprint(&self) -> Result<String> {
+        let config = serde_json::to_vec(&self.config)?;
+        Ok(base_fingerprint(&self.source()?, &config)?)
+    }
+
+    /// The fingerprints an adapter of this base may name: its own, and that of the dense base it was
+    /// quantized from.
+    pub(crate) fn fingerprints(&self) -> Result<Vec<String>> {
+        let source = self.source()?;
+        let dense = source.metadata().get(SOURCE_FINGERPRINT).cloned();
+        Ok([self.fingerprint()?].into_iter().chain(dense).collect())
+    }
+
+    /// Loads the model onto `chosen`. `quantization` is `nf4`, `none` or `auto` (as stored).
+    pub(crate) fn load(
+        &self,
+        chosen: &ChosenDevice,
+        quantization: &str,
+        double_quant: bool,
+        dtype: DType,
+    ) -> Result<Llama> {
+        let config = self.llama_config()?;
+        let quantization = match quantization {
+            "nf4" => BaseQuantization::Nf4 { double_quant },
+            "none" => BaseQuantization::None,
+            _ if self.is_quantized()? => BaseQuantization::Nf4 { double_quant },
+            _ => BaseQuantization::None,
+        };
+        let options = LoadOptions {
+            quantization,
+            dtype,
+            max_positions: None,
+        };
+        let label = format!("loading {}", self.name);
+        let blocks = config.num_hidden_layers as u64;
+        let mut bar = task::Task::start(Mode::detect(false), &label, blocks, task::Unit::Items);
+        let source = self.source()?;
+        let model = llama::load(&config, &source, options, &chosen.device, &mut |done, _| {
+            bar.at(done as u64)
+        })
+        .with_context(|| format!("loading {}", self.name))?;
+        bar.finish();
+        Ok(model)
+    }
+}
+
+/// Refuses a tokenizer whose ids the embedding has no row for.
+pub(crate) fn check_vocabulary(
+    tokenizer: &Tokenizer,
+    config: &LlamaConfig,
+    name: &str,
+) -> Result<()> {
+    let size = tokenizer.vocab_size();
+    anyhow::ensure!(
+        size <= config.vocab_size,
+        "the tokenizer of {name} has {size} ids, but the model's embedding only {} rows (vocab_size in config.json): \
+         they do not belong together; use the tokenizer the base was published with",
+        config.vocab_size
+    );
+    Ok(())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}

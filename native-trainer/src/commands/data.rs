@@ -1,0 +1,123 @@
+//! `trainer data`: what will be learned, before anything is.
+
+use std::io::IsTerminal;
+
+use anyhow::Result;
+use qloom_core::data::{DataReport, Piece, preview};
+
+use super::Common;
+use crate::base::{BaseFiles, check_vocabulary};
+use crate::cli::DataArguments;
+use crate::config;
+use crate::report::{numbers, table};
+use crate::session::Data;
+
+/// Marks trained text on a terminal: black on green, readable without colour through the brackets.
+const TRAINED: (&str, &str) = ("\x1b[30;42m", "\x1b[0m");
+
+/// Prints reports, warnings and the first examples.
+pub(super) fn run(common: &Common, arguments: DataArguments) -> Result<()> {
+    let config = config::load(&arguments.config, &arguments.set)?;
+    let base = BaseFiles::open(&config.model.base)?;
+    let llama = base.llama_config()?;
+    let tokenizer = base.tokenizer_for(&config.data)?;
+    check_vocabulary(&tokenizer, &llama, &base.name)?;
+    let data = Data::load(&config.data, &tokenizer, llama.max_position_embeddings)?;
+    let shown: Vec<Vec<Piece>> = data
+        .train
+        .iter()
+        .take(arguments.show)
+        .map(|e| preview(e, &tokenizer))
+        .collect();
+    if common.json {
+        let json = serde_json::json!({ "train": data.report, "eval": data.eval_report, "examples": shown });
+        println!("{}", serde_json::to_string_pretty(&json)?);
+        return Ok(());
+    }
+    let mut header = vec![String::new(), "train".to_owned()];
+    let mut rows = summary(&data.report);
+    if let Some(eval) = &data.eval_report {
+        header.push("held out".to_owned());
+        for (row, other) in rows.iter_mut().zip(summary(eval)) {
+            row.extend(other.into_iter().skip(1));
+        }
+    }
+    println!("{}", table::grid(&header, &rows, table::Look::stdout()));
+    for (name, report) in [
+        ("train", Some(&data.report)),
+        ("held out", data.eval_report.as_ref()),
+    ] {
+        for warning in report.into_iter().flat_map(|r| &r.warnings) {
+            println!("warning ({name}): {}", warning.message);
+        }
+    }
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    for (number, (pieces, example)) in shown.iter().zip(&data.train).enumerate() {
+        println!(
+            "\nexample {} ({}, {} tokens, {} trained):",
+            number + 1,
+            example.source,
+            example.len(),
+            example.target_tokens()
+        );
+        println!("{}", highlight(pieces, colour));
+    }
+    Ok(())
+}
+
+fn summary(report: &DataReport) -> Vec<Vec<String>> {
+    let l = &report.lengths;
+    let rows = [
+        ("format", report.format.to_string()),
+        ("rows", numbers::count(report.rows as u64)),
+        ("examples", numbers::count(report.examples as u64)),
+        (
+            "bad lines left out",
+            numbers::count(report.bad_lines as u64),
+        ),
+        (
+            "rows without a trained token",
+            numbers::count(report.untrained as u64),
+        ),
+        (
+            "truncated",
+            format!(
+                "{} (max_length {})",
+                numbers::count(report.truncated as u64),
+                report.max_length
+            ),
+        ),
+        ("dropped as too long", numbers::count(report.dropped as u64)),
+        ("tokens", numbers::count(report.tokens as u64)),
+        (
+            "trained tokens",
+            format!(
+                "{} ({:.1} %)",
+                numbers::count(report.trained_tokens as u64),
+                100.0 * report.trained_share
+            ),
+        ),
+        (
+            "length min / median / 95 % / max",
+            format!("{} / {} / {} / {}", l.min, l.p50, l.p95, l.max),
+        ),
+    ];
+    rows.into_iter()
+        .map(|(name, value)| vec![name.to_owned(), value])
+        .collect()
+}
+
+fn highlight(pieces: &[Piece], colour: bool) -> String {
+    let (open, close) = if colour { TRAINED } else { ("[[", "]]") };
+    pieces
+        .iter()
+        .map(|piece| {
+            let text = table::visible(&piece.text);
+            if piece.trained {
+                format!("{open}{text}{close}")
+            } else {
+                text
+            }
+        })
+        .collect()
+}

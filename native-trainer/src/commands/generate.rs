@@ -1,0 +1,185 @@
+//! `trainer generate`.
+
+use anyhow::{Context, Result};
+use qloom_core::data::{DataConfig, Encoder, Task};
+use qloom_core::generation::{Generated, Generator, SamplingConfig};
+use qloom_core::models::llama::Llama;
+use qloom_core::tokenizer::{Message, Tokenizer};
+use serde_json::{Value, json};
+
+use super::eval::parse_format;
+use super::{Common, UsageError};
+use crate::base::{BaseFiles, check_vocabulary};
+use crate::cli::{GenerateArguments, SamplingArguments};
+use crate::device;
+use crate::files::atomic;
+use crate::progress::{Mode, task};
+use crate::report::scores::Sample;
+use crate::report::table;
+use crate::session::{end_ids, load_adapter, read_one};
+
+/// A prompt as text and as ids, with what the data says should follow.
+struct Prompt {
+    text: String,
+    ids: Vec<u32>,
+    reference: Option<String>,
+}
+
+/// Answers every prompt with the base, and with the adapter where there is one.
+pub(super) fn run(common: &Common, arguments: GenerateArguments) -> Result<()> {
+    let sampling = sampling(&arguments.sampling)?;
+    let chosen = device::choose(&common.device)?;
+    let dtype = device::compute_type(&arguments.model.compute, &chosen)?;
+    let base = BaseFiles::open(arguments.model.base.as_deref().unwrap_or_default())?;
+    let config = base.llama_config()?;
+    let tokenizer = base.tokenizer()?;
+    check_vocabulary(&tokenizer, &config, &base.name)?;
+    let prompts = prompts(&arguments, &tokenizer, config.max_position_embeddings)?;
+    let model = base.load(&chosen, &arguments.model.quantization, true, dtype)?;
+    let adapted = match &arguments.model.adapter {
+        Some(folder) => Some(model.with(&load_adapter(folder, &base, &model)?)),
+        None => None,
+    };
+    let ends = end_ids(&config, &tokenizer);
+    let answers = |model: &Llama, label: &str| -> Result<Vec<Generated>> {
+        let generator = Generator::new(model, &tokenizer, sampling.clone(), ends.clone());
+        let mut bar = task::Task::start(
+            Mode::detect(false),
+            label,
+            prompts.len() as u64,
+            task::Unit::Items,
+        );
+        let mut all = Vec::with_capacity(prompts.len());
+        for chunk in prompts.chunks(arguments.batch_size.max(1)) {
+            let ids: Vec<Vec<u32>> = chunk.iter().map(|p| p.ids.clone()).collect();
+            all.extend(generator.generate(&ids, all.len() as u64, |_, _| {})?);
+            bar.advance(chunk.len() as u64);
+        }
+        bar.finish();
+        Ok(all)
+    };
+    let base_answers = answers(&model, "base")?;
+    let adapted_answers = adapted
+        .as_ref()
+        .map(|model| answers(model, "adapted"))
+        .transpose()?;
+    let rows: Vec<Value> = prompts
+        .iter()
+        .enumerate()
+        .map(|(i, prompt)| {
+            let adapted = adapted_answers.as_ref().map(|all| &all[i]);
+            json!({
+                "prompt": prompt.text,
+                "reference": prompt.reference,
+                "base": base_answers[i].text,
+                "adapted": adapted.map(|a| &a.text),
+                "base_ids": base_answers[i].ids,
+                "adapted_ids": adapted.map(|a| &a.ids),
+            })
+        })
+        .collect();
+    if let Some(out) = &arguments.out {
+        let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        atomic::write_file(out, lines.as_bytes())?;
+        eprintln!("{} rows in {}", rows.len(), out.display());
+    }
+    if common.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+    } else if let Some(adapted) = &adapted_answers {
+        let samples: Vec<Sample> = prompts
+            .iter()
+            .zip(base_answers.iter().zip(adapted))
+            .map(|(prompt, (base, adapted))| Sample {
+                task: "generate".into(),
+                prompt: prompt.text.clone(),
+                reference: prompt.reference.clone(),
+                base: base.text.clone(),
+                adapted: adapted.text.clone(),
+            })
+            .collect();
+        println!("{}", table::samples(&samples, table::Look::stdout()));
+    } else if arguments.out.is_none() {
+        base_answers
+            .iter()
+            .for_each(|answer| println!("{}", answer.text));
+    }
+    Ok(())
+}
+
+/// Checked sampling settings from flags.
+pub(super) fn sampling(flags: &SamplingArguments) -> Result<SamplingConfig> {
+    let config = SamplingConfig {
+        max_new_tokens: flags.max_new_tokens,
+        temperature: flags.temperature,
+        top_k: flags.top_k,
+        top_p: flags.top_p,
+        min_p: flags.min_p,
+        repetition_penalty: flags.repetition_penalty,
+        seed: flags.seed,
+        stop: flags.stop.clone(),
+    };
+    config
+        .validate()
+        .map_err(|error| UsageError::new(error.to_string()))?;
+    Ok(config)
+}
+
+fn prompts(
+    arguments: &GenerateArguments,
+    tokenizer: &Tokenizer,
+    context: usize,
+) -> Result<Vec<Prompt>> {
+    if let Some(path) = &arguments.data {
+        let config = DataConfig {
+            format: arguments.format.as_deref().map(parse_format).transpose()?,
+            system: arguments.system.clone(),
+            ..DataConfig::default()
+        };
+        let rows = read_one(path, &config)?.rows;
+        let encoder = Encoder::new(&config, &rows, tokenizer, Task::Causal, context)?;
+        return rows
+            .iter()
+            .map(|row| {
+                let prompt = encoder.formatter().prompt(row)?;
+                Ok(Prompt {
+                    text: prompt.text,
+                    ids: prompt.ids,
+                    reference: Some(prompt.reference),
+                })
+            })
+            .collect();
+    }
+    if arguments.prompt.is_empty() {
+        return Err(UsageError::new(
+            "trainer generate needs --prompt or --data (see trainer generate --help)",
+        )
+        .into());
+    }
+    let template = if arguments.raw {
+        None
+    } else {
+        tokenizer.chat_template()?
+    };
+    arguments
+        .prompt
+        .iter()
+        .map(|prompt| {
+            let mut messages: Vec<Message> = arguments
+                .system
+                .iter()
+                .map(|s| Message::new("system", s))
+                .collect();
+            messages.push(Message::new("user", prompt));
+            let text = match &template {
+                Some(template) => template.render(&messages, true).context("chat template")?,
+                None => prompt.clone(),
+            };
+            let ids = tokenizer.encode_document(&text)?.ids;
+            Ok(Prompt {
+                text: prompt.clone(),
+                ids,
+                reference: None,
+            })
+        })
+        .collect()
+}

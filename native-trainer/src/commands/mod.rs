@@ -1,0 +1,142 @@
+//! What each command does, and how errors become messages and exit codes.
+
+mod bench;
+mod chat;
+mod completions;
+mod convert;
+mod corpus;
+mod data;
+mod demo;
+mod devices;
+mod eval;
+mod generate;
+mod inspect;
+mod plan;
+mod pretrain;
+mod probe;
+mod train;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::{Cli, Command};
+
+/// Wrong usage (a bad flag value, a bad configuration): exit code 2 instead of 1.
+#[derive(Debug)]
+pub struct UsageError(String);
+
+impl UsageError {
+    /// With a message that says what, where and what to do.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Runs the command.
+pub fn run(cli: Cli) -> Result<()> {
+    let common = Common {
+        device: cli.device,
+        json: cli.json,
+    };
+    match cli.command {
+        Command::Demo(arguments) => demo::run(&common, arguments),
+        Command::Train(arguments) => train::run(&common, arguments),
+        Command::Eval(arguments) => eval::run(&common, arguments),
+        Command::Generate(arguments) => generate::run(&common, arguments),
+        Command::Chat(arguments) => chat::run(&common, arguments),
+        Command::Quantize(arguments) => convert::quantize(&common, arguments),
+        Command::Dequantize(arguments) => convert::dequantize(&common, arguments),
+        Command::Data(arguments) => data::run(&common, arguments),
+        Command::Plan(arguments) => plan::run(&common, arguments),
+        Command::Inspect(arguments) => inspect::run(&common, arguments),
+        Command::Probe(arguments) => probe::run(&common, arguments),
+        Command::Pretrain(arguments) => pretrain::run(&common, arguments),
+        Command::Corpus(arguments) => corpus::run(arguments),
+        Command::Devices => devices::run(&common),
+        Command::Bench(arguments) => bench::run(&common, arguments),
+        Command::Completions { shell } => completions::run(shell),
+    }
+}
+
+/// Flags every command has.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// The `--device` value.
+    pub device: String,
+    /// Whether results go to stdout as JSON.
+    pub json: bool,
+}
+
+/// Runs `work`, prints its error chain, and turns panics into messages: none reaches a user raw.
+pub fn guard(work: impl FnOnce() -> Result<()>) -> ExitCode {
+    match caught(work) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprintln!("error: {}", chain(&error));
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+        Err(message) => {
+            eprintln!("error: {}", explain_panic(&message));
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Runs `work` where a panic only means "not available".
+pub fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
+    caught(work).ok()
+}
+
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = catch_unwind(AssertUnwindSafe(work));
+    std::panic::set_hook(hook);
+    result.map_err(|payload| {
+        let text = payload.downcast_ref::<String>().cloned();
+        text.or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_default()
+    })
+}
+
+/// The error and its causes, each once.
+fn chain(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !parts.iter().any(|p| p.contains(&text)) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}
+
+fn explain_panic(message: &str) -> String {
+    let lower = message.to_lowercase();
+    if [
+        "out of memory",
+        "outofmemory",
+        "cannot allocate",
+        "buffer size",
+    ]
+    .iter()
+    .any(|m| lower.contains(m))
+    {
+        return format!(
+            "the device ran out of memory ({message}). `trainer plan CONFIG` says what fits: lower \
+             train.batch_size or data.max_length, set train.recompute = \"on\", or use --device cpu"
+        );
+    }
+    format!("internal error: {message}. Please report it with the command you ran")
+}

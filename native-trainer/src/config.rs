@@ -1,0 +1,363 @@
+//! A run's configuration: TOML plus `--set`, checked and resolved. Nothing below reads flags.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use qloom_core::data::DataConfig;
+use qloom_core::generation::SamplingConfig;
+use qloom_core::lora::LoraConfig;
+use qloom_core::train::TrainConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::commands::UsageError;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// The base.
+    pub model: ModelConfig,
+    /// The adapter.
+    pub lora: LoraConfig,
+    /// What to learn from.
+    pub data: DataConfig,
+    /// How to learn.
+    pub train: TrainConfig,
+    /// What to measure afterwards.
+    pub eval: EvalConfig,
+    /// Where results go.
+    pub output: OutputConfig,
+    /// The new model of `trainer pretrain`.
+    pub pretrain: Option<PretrainConfig>,
+}
+
+/// The `[model]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Folder or hub id (`owner/name[@revision]`); the embedded base when empty.
+    pub base: String,
+    /// `"nf4"` or `"none"`.
+    pub quantization: String,
+    /// Quantize NF4's scales too.
+    pub double_quant: bool,
+    /// `"auto"` (bf16 on CUDA, else f32), `"f32"`, `"f16"` or `"bf16"`.
+    pub compute: String,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            base: String::new(),
+            quantization: "nf4".into(),
+            double_quant: true,
+            compute: "auto".into(),
+        }
+    }
+}
+
+/// The `[eval]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// `perplexity`, and for label tasks `accuracy` and `macro_f1`.
+    pub metrics: Vec<String>,
+    /// Held-out prompts answered by base and adapted for the before/after table.
+    pub samples: usize,
+    /// Sequences per batch; the training batch size when 0.
+    pub batch_size: usize,
+    /// How answers are generated.
+    pub generation: SamplingConfig,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self {
+            metrics: vec!["perplexity".into()],
+            samples: 4,
+            batch_size: 0,
+            generation: SamplingConfig::default(),
+        }
+    }
+}
+
+/// The `[output]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputConfig {
+    /// The run's folder; `runs/<config name>` when empty.
+    pub dir: String,
+    /// Extra outputs: `tensorboard`, `png`.
+    pub formats: Vec<String>,
+}
+
+impl Default for OutputConfig {
+    fn default() -> Self {
+        Self {
+            dir: String::new(),
+            formats: vec!["tensorboard".into(), "png".into()],
+        }
+    }
+}
+
+/// The `[pretrain]` table: the shape of a model trained from random weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainConfig {
+    /// Folder with `tokenizer.json` and `tokenizer_config.json`.
+    pub tokenizer: String,
+    /// Model width.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads.
+    pub num_key_value_heads: usize,
+    /// Longest sequence.
+    pub max_position_embeddings: usize,
+    /// Standard deviation of the random weights.
+    #[serde(default = "default_initializer_range")]
+    pub initializer_range: f64,
+}
+
+fn default_initializer_range() -> f64 {
+    0.02
+}
+
+/// Reads `path`, applies `overrides` (`table.key=value`) and checks every key.
+pub fn load(path: &Path, overrides: &[String]) -> Result<RunConfig> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let mut config = parse(&text, &path.display().to_string(), overrides)?;
+    if config.output.dir.is_empty() {
+        let stem = path
+            .file_stem()
+            .map_or_else(|| "run".into(), |s| s.to_string_lossy());
+        config.output.dir = format!("runs/{stem}");
+    }
+    resolve_paths(&mut config, path.parent().unwrap_or(Path::new("")));
+    Ok(config)
+}
+
+/// Parses TOML text with overrides; `name` is for messages.
+pub fn parse(text: &str, name: &str, overrides: &[String]) -> Result<RunConfig> {
+    let usage = |reason: String| UsageError::new(format!("{name}: {reason}"));
+    let mut table: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| usage(e.to_string()))?;
+    for item in overrides {
+        apply(&mut table, item)?;
+    }
+    let config: RunConfig = table
+        .try_into()
+        .map_err(|e: toml::de::Error| usage(with_nearest(&e.to_string())))?;
+    check(&config).map_err(usage)?;
+    Ok(config)
+}
+
+/// Sets one dotted key. The value is TOML where it parses, else a plain string.
+fn apply(table: &mut toml::Table, item: &str) -> Result<()> {
+    let (key, value) = item.split_once('=').ok_or_else(|| {
+        UsageError::new(format!(
+            "--set {item}: write key=value, for example train.lr=1e-4"
+        ))
+    })?;
+    let value = format!("v = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    let mut place = table;
+    for part in parts {
+        let next = place
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        place = next.as_table_mut().ok_or_else(|| {
+            UsageError::new(format!("--set {key}: {part} is a value, not a table"))
+        })?;
+    }
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Adds "did you mean" to serde's message about an unknown key.
+fn with_nearest(message: &str) -> String {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    match quoted.split_first() {
+        Some((unknown, known))
+            if message.contains("unknown field") || message.contains("unknown variant") =>
+        {
+            let nearest = known.iter().max_by(|a, b| {
+                strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b))
+            });
+            match nearest {
+                Some(nearest) => format!("{}\ndid you mean `{nearest}`?", message.trim_end()),
+                None => message.to_owned(),
+            }
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// Ranges that types do not express.
+fn check(config: &RunConfig) -> Result<(), String> {
+    let one_of = |key: &str, value: &str, allowed: &[&str]| match allowed.contains(&value) {
+        true => Ok(()),
+        false => Err(format!(
+            "{key} = {value:?}: expected one of {}",
+            allowed.join(", ")
+        )),
+    };
+    one_of(
+        "model.quantization",
+        &config.model.quantization,
+        &["nf4", "none"],
+    )?;
+    one_of(
+        "model.compute",
+        &config.model.compute,
+        &["auto", "f32", "f16", "bf16"],
+    )?;
+    one_of("lora.method", &config.lora.method, &["lora"])?;
+    for metric in &config.eval.metrics {
+        one_of(
+            "eval.metrics",
+            metric,
+            &["perplexity", "accuracy", "macro_f1"],
+        )?;
+    }
+    let train = &config.train;
+    let positive = |key: &str, ok: bool, found: f64| match ok {
+        true => Ok(()),
+        false => Err(format!("{key} = {found}: out of range")),
+    };
+    positive("train.batch_size", train.batch_size > 0, 0.0)?;
+    positive("train.grad_accumulation", train.grad_accumulation > 0, 0.0)?;
+    positive("train.lr", train.lr > 0.0 && train.lr.is_finite(), train.lr)?;
+    positive(
+        "train.epochs",
+        train.epochs > 0.0 && train.epochs.is_finite(),
+        train.epochs,
+    )?;
+    positive(
+        "train.warmup_ratio",
+        (0.0..=1.0).contains(&train.warmup_ratio),
+        train.warmup_ratio,
+    )?;
+    positive(
+        "train.max_grad_norm",
+        train.max_grad_norm >= 0.0,
+        train.max_grad_norm,
+    )?;
+    positive("lora.rank", config.lora.rank > 0, 0.0)?;
+    positive(
+        "lora.dropout",
+        (0.0..1.0).contains(&config.lora.dropout),
+        config.lora.dropout,
+    )?;
+    if train.max_steps == Some(0) {
+        return Err("train.max_steps = 0: leave it out to train by epochs".into());
+    }
+    if train.early_stopping.is_some() && train.eval_every.is_none() {
+        return Err("train.early_stopping needs train.eval_every: without evaluation nothing can stop early".into());
+    }
+    config
+        .eval
+        .generation
+        .validate()
+        .map_err(|e| format!("eval.generation: {e}"))
+}
+
+/// Paths in a configuration are relative to its file, so that a run can be started from anywhere.
+/// The output folder is relative to where the command runs.
+fn resolve_paths(config: &mut RunConfig, folder: &Path) {
+    let resolve = |value: &mut String| {
+        let joined: PathBuf = folder.join(&*value);
+        if !value.is_empty() && joined.exists() {
+            *value = joined.to_string_lossy().into_owned();
+        }
+    };
+    resolve(&mut config.model.base);
+    config
+        .data
+        .train
+        .iter_mut()
+        .chain(&mut config.data.eval)
+        .for_each(resolve);
+    if let Some(adapter) = config.lora.adapter.as_mut() {
+        resolve(adapter);
+    }
+    if let Some(pretrain) = config.pretrain.as_mut() {
+        resolve(&mut pretrain.tokenizer);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_name_the_nearest() {
+        let error = parse(
+            "[train]\nlearning_rat = 1.0\n[lora]\nrank = 4",
+            "run.toml",
+            &[],
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.contains("run.toml") && error.contains("learning_rat"),
+            "{error}"
+        );
+        let error = parse("[lora]\nrnak = 4", "run.toml", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("did you mean `rank`"), "{error}");
+    }
+
+    #[test]
+    fn overrides_are_typed() {
+        let set = [
+            "train.lr=1e-3".to_owned(),
+            "model.base=some/base".to_owned(),
+            "lora.target_modules=[\"q_proj\"]".to_owned(),
+        ];
+        let config = parse("", "run.toml", &set).unwrap();
+        assert_eq!(config.train.lr, 1e-3);
+        assert_eq!(config.model.base, "some/base");
+        assert_eq!(
+            config.lora.target_modules,
+            qloom_core::lora::TargetModules::List(vec!["q_proj".into()])
+        );
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for bad in [
+            "[train]\nbatch_size = 0",
+            "[lora]\ndropout = 1.0",
+            "[model]\nquantization = \"int8\"",
+            "[train]\nearly_stopping = 2",
+        ] {
+            assert!(parse(bad, "run.toml", &[]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_resolved_configuration_reads_back_equal() {
+        let config = parse(
+            "[train]\nlr = 3e-4\n[lora]\nrank = 4\n[lora.rank_pattern]\nq_proj = 8",
+            "run.toml",
+            &[],
+        )
+        .unwrap();
+        let text = toml::to_string_pretty(&config).unwrap();
+        assert_eq!(parse(&text, "again", &[]).unwrap(), config);
+    }
+}

@@ -1,0 +1,170 @@
+//! Devices by name: `auto`, `cpu`, `cuda[:N]`, `wgpu[:N]`, `vulkan[:N]`, `metal`.
+
+use anyhow::{Result, bail};
+use burn::tensor::{DType, Device, DeviceType};
+use serde::Serialize;
+
+use crate::commands::UsageError;
+
+/// A device and what to call it.
+#[derive(Clone, Debug)]
+pub struct ChosenDevice {
+    /// The handle.
+    pub device: Device,
+    /// `cpu`, `cuda:0`, …
+    pub name: String,
+}
+
+/// One row of `trainer devices`.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceRow {
+    /// What to pass to `--device`.
+    pub name: String,
+    /// The part.
+    pub description: String,
+    /// Whether `auto` may choose it.
+    pub hardware: bool,
+}
+
+/// Resolves a `--device` value.
+///
+/// # Errors
+/// A malformed name is a usage error; an absent device names the present ones.
+pub fn choose(request: &str) -> Result<ChosenDevice> {
+    let (kind, index) = parse(request)?;
+    match kind {
+        "auto" => Ok(automatic()),
+        "cpu" => Ok(cpu()),
+        _ => pick(kind, index),
+    }
+}
+
+/// The compute type for a request (`auto`, `f32`, `f16`, `bf16`) on `chosen`.
+pub fn compute_type(request: &str, chosen: &ChosenDevice) -> Result<DType> {
+    let dtype = match request {
+        "f32" => DType::F32,
+        "f16" => DType::F16,
+        "bf16" => DType::BF16,
+        _ if chosen.name.starts_with("cuda") => DType::BF16,
+        _ => DType::F32,
+    };
+    if dtype != DType::F32 && (chosen.name == "cpu" || !chosen.device.supports_dtype(dtype)) {
+        return Err(UsageError::new(format!(
+            "{} does not compute in {request}; use compute = \"f32\" or \"auto\" there",
+            chosen.name
+        ))
+        .into());
+    }
+    Ok(dtype)
+}
+
+/// Everything `--device` could name on this machine.
+pub fn list() -> Vec<DeviceRow> {
+    let mut rows = vec![DeviceRow {
+        name: "cpu".to_owned(),
+        description: format!(
+            "{} threads, burn-flex",
+            std::thread::available_parallelism().map_or(1, usize::from)
+        ),
+        hardware: true,
+    }];
+    for kind in GPU_KINDS {
+        for (index, device) in enumerate(kind).into_iter().enumerate() {
+            let description = device
+                .identity()
+                .map_or_else(|| format!("{device:?}"), |i| i.name);
+            rows.push(DeviceRow {
+                name: format!("{kind}:{index}"),
+                description,
+                hardware: is_hardware(&device),
+            });
+        }
+    }
+    rows
+}
+
+const GPU_KINDS: [&str; 3] = ["cuda", "wgpu", "vulkan"];
+
+fn parse(request: &str) -> Result<(&str, usize)> {
+    let (kind, index) = match request.split_once(':') {
+        Some((kind, index)) => {
+            let index = index.parse().map_err(|_| {
+                UsageError::new(format!("--device {request}: {index:?} is no device number; write, for example, {kind}:0"))
+            })?;
+            (kind, index)
+        }
+        None => (request, 0),
+    };
+    match kind {
+        "auto" | "cpu" | "cuda" | "wgpu" | "vulkan" | "metal" => Ok((kind, index)),
+        _ => Err(UsageError::new(format!(
+            "--device {request}: unknown; choose auto, cpu, cuda[:N], wgpu[:N], vulkan[:N] or metal"
+        ))
+        .into()),
+    }
+}
+
+fn automatic() -> ChosenDevice {
+    for kind in ["cuda", "wgpu"] {
+        if let Some((index, device)) = enumerate(kind)
+            .into_iter()
+            .enumerate()
+            .find(|(_, d)| is_hardware(d))
+        {
+            return ChosenDevice {
+                device,
+                name: format!("{kind}:{index}"),
+            };
+        }
+    }
+    cpu()
+}
+
+fn cpu() -> ChosenDevice {
+    ChosenDevice {
+        device: Device::flex(),
+        name: "cpu".to_owned(),
+    }
+}
+
+fn pick(kind: &str, index: usize) -> Result<ChosenDevice> {
+    let mut found = enumerate(kind);
+    if index < found.len() {
+        return Ok(ChosenDevice {
+            device: found.swap_remove(index),
+            name: format!("{kind}:{index}"),
+        });
+    }
+    let present: Vec<String> = list().into_iter().map(|row| row.name).collect();
+    let hint = match (kind, cfg!(feature = "cuda")) {
+        ("cuda", false) => "; this trainer was built without CUDA: build it with --features cuda",
+        ("metal", _) if !cfg!(target_os = "macos") => "; metal exists on Apple machines only",
+        _ => "",
+    };
+    bail!(
+        "device {kind}:{index} is not there{hint}. Present: {}",
+        present.join(", ")
+    )
+}
+
+/// Devices of one kind. Only lists: nothing is created, since creation panics where no driver is.
+fn enumerate(kind: &str) -> Vec<Device> {
+    let list = || -> Vec<Device> {
+        match kind {
+            #[cfg(feature = "cuda")]
+            "cuda" => Device::enumerate(DeviceType::Cuda).into_iter().collect(),
+            "wgpu" => Device::enumerate(DeviceType::Wgpu).into_iter().collect(),
+            "vulkan" => Device::enumerate(DeviceType::Vulkan).into_iter().collect(),
+            #[cfg(target_os = "macos")]
+            "metal" => Device::enumerate(DeviceType::Wgpu).into_iter().collect(),
+            _ => Vec::new(),
+        }
+    };
+    crate::commands::quietly(list).unwrap_or_default()
+}
+
+/// Whether the device is more than a software rasterizer.
+fn is_hardware(device: &Device) -> bool {
+    let name = format!("{device:?}");
+    !name.contains("Cpu") && !name.contains("DefaultDevice")
+}

@@ -1,0 +1,300 @@
+//! Writes that either happen or do not.
+//!
+//! A file goes to a temporary name in the same folder, is flushed to the disk, and is renamed over the old one;
+//! the folder is flushed too, so that the rename itself survives a power cut. A folder (a checkpoint, an adapter)
+//! is built as `NAME.tmp-XXXXXX` beside its final place and swapped in: the old one moves to `NAME.old-XXXXXX`,
+//! the new one takes its name, the old one is deleted. A crash between the two renames leaves only the `.old-`
+//! folder, which [`recover`] puts back; every other leftover is garbage that [`recover`] removes.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use tempfile::{Builder, TempDir};
+
+use super::explain;
+
+/// Marks a folder or file that is being built.
+const BUILDING: &str = ".tmp-";
+/// Marks the previous folder while it is being swapped out.
+const RETIRED: &str = ".old-";
+
+/// Writes `bytes` to `path`, replacing what was there, atomically.
+///
+/// # Errors
+/// No space, no permission, a missing parent folder: the error says which and what to do; `path` is then untouched.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_file_with(path, |file| file.write_all(bytes))
+}
+
+/// Like [`write_file`], for content that is streamed by `fill` instead of held in memory.
+pub(crate) fn write_file_with(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<()> {
+    let (folder, name) = split(path)?;
+    let mut builder = Builder::new();
+    let prefix = format!("{name}{BUILDING}");
+    builder.prefix(&prefix);
+    #[cfg(unix)]
+    {
+        // The crate's default is owner-only, right for secrets; these are results others may read.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut temporary = builder
+        .tempfile_in(&folder)
+        .map_err(|e| explain(e, "write into", &folder))?;
+    fill(temporary.as_file_mut())
+        .and_then(|()| temporary.as_file().sync_all())
+        .map_err(|e| explain(e, "write", path))?;
+    temporary
+        .persist(path)
+        .map_err(|e| explain(e.error, "replace", path))?;
+    sync_folder(&folder);
+    Ok(())
+}
+
+/// Replaces the folder `target` by one that `fill` builds, atomically.
+///
+/// `fill` gets an empty folder beside `target`; when it fails, that folder is removed and `target` is untouched.
+///
+/// # Errors
+/// Those of `fill`, and I/O errors with their remedy. A `target` that is a file is refused.
+pub(crate) fn replace_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let (parent, name) = split(target)?;
+    if target.is_file() {
+        bail!(
+            "{} is a file, but a folder of that name is to be written: move it away",
+            target.display()
+        );
+    }
+    let building = sibling(&parent, &format!("{name}{BUILDING}"))?;
+    fill(building.path())?;
+    sync_tree(building.path()).map_err(|e| explain(e, "flush", building.path()))?;
+
+    let retired = if target.exists() {
+        let place = sibling(&parent, &format!("{name}{RETIRED}"))?;
+        // Renaming a folder over an empty one is atomic on unix; elsewhere the place must be free first.
+        #[cfg(not(unix))]
+        fs::remove_dir(place.path()).map_err(|e| explain(e, "free", place.path()))?;
+        fs::rename(target, place.path()).map_err(|e| explain(e, "move aside", target))?;
+        Some(place)
+    } else {
+        None
+    };
+    let built = building.keep();
+    if let Err(error) = fs::rename(&built, target) {
+        if let Some(place) = retired {
+            let place = place.keep();
+            fs::rename(&place, target).map_err(|e| explain(e, "put back", target))?;
+        }
+        let _ = fs::remove_dir_all(&built);
+        return Err(explain(error, "move into place", target));
+    }
+    sync_folder(&parent);
+    if let Some(place) = retired {
+        place
+            .close()
+            .map_err(|e| explain(e, "remove the previous version of", target))?;
+    }
+    Ok(())
+}
+
+/// Cleans up `folder` after a crash: puts back a folder whose replacement did not arrive, removes the rest.
+///
+/// Call it once, before anything writes there and while no other process does (a run folder is locked).
+/// Returns what was done, one line each, for the log.
+pub(crate) fn recover(folder: &Path) -> Result<Vec<String>> {
+    let mut done = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(done);
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+            continue;
+        };
+        if let Some(original) = original_name(name, RETIRED) {
+            let target = folder.join(original);
+            if target.exists() {
+                remove(&path)?;
+                done.push(format!("removed {name}, an older version left by a crash"));
+            } else {
+                fs::rename(&path, &target).map_err(|e| explain(e, "put back", &target))?;
+                done.push(format!("put back {original} from {name}"));
+            }
+        } else if original_name(name, BUILDING).is_some() {
+            remove(&path)?;
+            done.push(format!("removed {name}, left half-written by a crash"));
+        }
+    }
+    Ok(done)
+}
+
+/// `checkpoint-7.tmp-Ab12cD` -> `checkpoint-7`; none for names this module did not make.
+fn original_name<'a>(name: &'a str, mark: &str) -> Option<&'a str> {
+    let (original, suffix) = name.rsplit_once(mark)?;
+    let ours = suffix.len() == 6 && suffix.chars().all(|c| c.is_ascii_alphanumeric());
+    (ours && !original.is_empty()).then_some(original)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
+    .map_err(|e| explain(e, "remove", path))
+}
+
+fn split(path: &Path) -> Result<(PathBuf, String)> {
+    let name = path
+        .file_name()
+        .and_then(|n| n.to_str())
+        .with_context(|| format!("{} has no usable last part to write to", path.display()))?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    Ok((parent, name.to_owned()))
+}
+
+fn sibling(parent: &Path, prefix: &str) -> Result<TempDir> {
+    let mut builder = Builder::new();
+    builder.prefix(prefix);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o777));
+    }
+    builder
+        .tempdir_in(parent)
+        .map_err(|e| explain(e, "create a folder in", parent))
+}
+
+fn sync_tree(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            File::open(&path)?.sync_all()?;
+        }
+    }
+    sync_folder(folder);
+    Ok(())
+}
+
+/// Flushes a folder's entries. Not every file system can; the content is safe either way, so failure is ignored.
+fn sync_folder(folder: &Path) {
+    #[cfg(unix)]
+    if let Ok(handle) = File::open(folder) {
+        let _ = handle.sync_all();
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.json");
+        write_file(&path, b"old and longer").unwrap();
+        write_file(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(dir.path()), ["metrics.json"]);
+    }
+
+    #[test]
+    fn a_write_that_fails_midway_keeps_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.bin");
+        write_file(&path, b"old").unwrap();
+        let error = write_file_with(&path, |file| {
+            file.write_all(b"half")?;
+            Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
+        })
+        .unwrap_err();
+        assert!(format!("{error:#}").contains("no space is left"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(dir.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn a_folder_is_replaced_and_files_of_the_old_one_do_not_linger() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("adapter");
+        for (file, body) in [("a", "1"), ("b", "2")] {
+            replace_folder(&target, |new| Ok(fs::write(new.join(file), body)?)).unwrap();
+        }
+        assert_eq!(names(&target), ["b"]);
+        assert_eq!(names(dir.path()), ["adapter"]);
+    }
+
+    #[test]
+    fn a_folder_whose_filling_fails_keeps_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("adapter");
+        replace_folder(&target, |new| Ok(fs::write(new.join("a"), "1")?)).unwrap();
+        let error = replace_folder(&target, |_| bail!("no")).unwrap_err();
+        assert_eq!(error.to_string(), "no");
+        assert_eq!(names(&target), ["a"]);
+        assert_eq!(names(dir.path()), ["adapter"]);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_folder_is_not_destroyed() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("adapter");
+        fs::write(&target, "precious").unwrap();
+        assert!(replace_folder(&target, |_| Ok(())).is_err());
+        assert_eq!(fs::read(&target).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn recover_handles_each_place_a_crash_can_leave() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("f"), name).unwrap();
+        };
+        make("a.tmp-Ab12cD"); // killed while building
+        make("b.old-Ab12cD"); // killed between the two renames
+        make("b.tmp-Ef34gH");
+        make("c"); // killed before the old one was deleted
+        make("c.old-Ab12cD");
+        make("notes.tmp-my"); // not ours: six letters are expected
+        let done = recover(dir.path()).unwrap();
+        assert_eq!(done.len(), 4, "{done:?}");
+        assert_eq!(names(dir.path()), ["b", "c", "notes.tmp-my"]);
+        assert_eq!(
+            fs::read_to_string(dir.path().join("b/f")).unwrap(),
+            "b.old-Ab12cD"
+        );
+        assert_eq!(fs::read_to_string(dir.path().join("c/f")).unwrap(), "c");
+    }
+
+    #[test]
+    fn a_missing_parent_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = write_file(&dir.path().join("no/such/file"), b"").unwrap_err();
+        assert!(format!("{error:#}").contains("does not exist"), "{error:#}");
+    }
+}

@@ -1,0 +1,23 @@
+//! `trainer`: parse, run, report, exit.
+
+mod base;
+mod cli;
+mod commands;
+mod config;
+mod corpus;
+mod device;
+mod files;
+mod hub;
+mod progress;
+mod report;
+mod server;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = cli::Cli::parse();
+    commands::guard(move || commands::run(arguments))
+}

@@ -1,0 +1,73 @@
+//! Ctrl-C: the first press lets the running step finish and save, the second stops at once.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, Result};
+
+/// The exit status of a program ended by SIGINT, by shell convention 128 + 2.
+pub(crate) const EXIT_CODE: i32 = 130;
+
+/// Whether the user asked to stop. Clones share one state.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interrupt {
+    presses: Arc<AtomicU32>,
+}
+
+impl Interrupt {
+    /// Takes over Ctrl-C for the rest of the process. Further calls return the same state.
+    ///
+    /// # Errors
+    /// The operating system refuses a handler.
+    pub(crate) fn install() -> Result<Self> {
+        static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
+        if let Some(interrupt) = INSTALLED.get() {
+            return Ok(interrupt.clone());
+        }
+        let interrupt = Self::default();
+        let seen = interrupt.clone();
+        ctrlc::set_handler(move || match seen.press() {
+            1 => {
+                eprintln!("\nfinishing this step, then saving; press Ctrl-C again to stop at once")
+            }
+            _ => std::process::exit(EXIT_CODE),
+        })
+        .context("cannot take over Ctrl-C")?;
+        Ok(INSTALLED.get_or_init(|| interrupt).clone())
+    }
+
+    /// Whether to stop after the running step.
+    pub(crate) fn requested(&self) -> bool {
+        self.presses.load(Ordering::SeqCst) > 0
+    }
+
+    /// Counts a press, and says which it was.
+    fn press(&self) -> u32 {
+        self.presses
+            .fetch_add(1, Ordering::SeqCst)
+            .saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_share_the_presses() {
+        let interrupt = Interrupt::default();
+        let seen = interrupt.clone();
+        assert!(!interrupt.requested());
+        assert_eq!((seen.press(), seen.press()), (1, 2));
+        assert!(interrupt.requested());
+    }
+
+    #[test]
+    fn installing_twice_is_one_handler() {
+        let first = Interrupt::install().unwrap();
+        let second = Interrupt::install().unwrap();
+        first.press();
+        assert!(second.requested());
+    }
+}

@@ -1,0 +1,19 @@
+//! What a run leaves for people to read: curves, tables, cards and pages.
+//!
+//! - [`numbers`]: one notation per quantity;
+//! - [`scores`]: the shape of "base against adapted" that tables, card and page share;
+//! - [`curve`]: a run's losses, smoothed and scaled; drawn by [`plot`] (`loss.png`) and [`svg`] (in the page);
+//! - [`tensorboard`]: event files;
+//! - [`table`]: tables on the terminal, [`markdown`]: tables in documents;
+//! - [`card`]: an adapter's README.md, [`html`]: `report.html`, one self-contained page.
+
+pub(crate) mod card;
+pub(crate) mod curve;
+pub(crate) mod html;
+pub(crate) mod markdown;
+pub(crate) mod numbers;
+pub(crate) mod plot;
+pub(crate) mod scores;
+pub(crate) mod svg;
+pub(crate) mod table;
+pub(crate) mod tensorboard;

@@ -1,0 +1,116 @@
+//! What a run leaves: a PEFT adapter, or a whole model.
+
+use std::path::Path;
+
+use anyhow::Result;
+use qloom_core::adapters::{Adapter, PeftConfig, RECEIPT, Receipt};
+use qloom_core::lora::to_adapter;
+use qloom_core::models::llama::LlamaConfig;
+use qloom_core::quantization::{QuantizeOptions, quantize_checkpoint};
+use qloom_core::train::Parameters;
+use qloom_core::weights::{Dtype, OwnedTensor, SafetensorsSource, serialize};
+
+use crate::files::atomic;
+
+/// How trained parameters become files.
+#[derive(Debug)]
+pub(crate) enum Artifact {
+    /// An adapter folder.
+    Adapter {
+        /// Its `adapter_config.json`.
+        config: Box<PeftConfig>,
+        /// What must fit when it is loaded.
+        receipt: Receipt,
+    },
+    /// A base folder.
+    Model {
+        /// Its sizes.
+        config: Box<LlamaConfig>,
+        /// `tokenizer.json`.
+        tokenizer: Vec<u8>,
+        /// `tokenizer_config.json`.
+        tokenizer_config: Option<Vec<u8>>,
+        /// Quantize the blocks to NF4 and keep the rest in f16.
+        nf4: bool,
+    },
+}
+
+impl Artifact {
+    /// Writes the files into the empty `folder`.
+    pub(crate) fn write(&self, parameters: &Parameters, folder: &Path) -> Result<()> {
+        for (name, bytes) in self.files(parameters)? {
+            atomic::write_file(&folder.join(name), &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn files(&self, parameters: &Parameters) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        match self {
+            Self::Adapter { config, receipt } => {
+                let adapter: Adapter = to_adapter(config, parameters)?;
+                let (config, tensors) = adapter.to_bytes()?;
+                Ok(vec![
+                    ("adapter_config.json", config),
+                    ("adapter_model.safetensors", tensors),
+                    (RECEIPT, receipt.to_json()?),
+                ])
+            }
+            Self::Model {
+                config,
+                tokenizer,
+                tokenizer_config,
+                nf4,
+            } => {
+                let (config, weights) = model_files(config, parameters, *nf4)?;
+                let mut files = vec![
+                    ("config.json", config),
+                    ("model.safetensors", weights),
+                    ("tokenizer.json", tokenizer.clone()),
+                ];
+                files.extend(
+                    tokenizer_config
+                        .clone()
+                        .map(|bytes| ("tokenizer_config.json", bytes)),
+                );
+                Ok(files)
+            }
+        }
+    }
+}
+
+/// `config.json` and `model.safetensors` of a whole model.
+fn model_files(
+    config: &LlamaConfig,
+    parameters: &Parameters,
+    nf4: bool,
+) -> Result<(Vec<u8>, Vec<u8>)> {
+    let tensors: Vec<(String, OwnedTensor)> = parameters
+        .to_host()
+        .into_iter()
+        .map(|(spec, values)| {
+            let linear = spec.name.contains("_proj.");
+            let tensor = match nf4 && !linear {
+                true => half_precision(spec.shape, &values)?,
+                false => OwnedTensor::from_f32(spec.shape, &values)?,
+            };
+            Ok((spec.name, tensor))
+        })
+        .collect::<Result<_>>()?;
+    let plain = serialize(&tensors, &Default::default())?;
+    let config = config.to_json();
+    if !nf4 {
+        return Ok((config, plain));
+    }
+    let source = SafetensorsSource::new(vec![("model.safetensors".to_owned(), plain.as_slice())])?;
+    let options = QuantizeOptions::default();
+    let (bytes, report) = quantize_checkpoint(&source, &config, &options, Vec::new(), |_, _| {})?;
+    Ok((report.config_json, bytes))
+}
+
+fn half_precision(shape: Vec<usize>, values: &[f32]) -> Result<OwnedTensor> {
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|v| half::f16::from_f32(*v).to_le_bytes())
+        .collect();
+    Ok(OwnedTensor::new(Dtype::F16, shape, bytes)?)
+}

@@ -1,0 +1,119 @@
+//! The run's side of the loop: clock, Ctrl-C and checkpoints.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use qloom_core::train::{Checkpoint, Host, Parameters};
+
+use super::artifact::Artifact;
+use crate::files::{atomic, read};
+use crate::progress::interrupt::Interrupt;
+
+const TENSORS: &str = "checkpoint.safetensors";
+const STATE: &str = "state.json";
+const PREFIX: &str = "step-";
+/// The artifact with the lowest held-out loss.
+pub(crate) const BEST: &str = "best";
+
+/// Keeps checkpoints in `checkpoints/step-XXXXXXXX/` and the best artifact in `checkpoints/best/`.
+pub(crate) struct RunHost<'a> {
+    folder: PathBuf,
+    artifact: &'a Artifact,
+    interrupt: &'a Interrupt,
+    keep: usize,
+    started: Instant,
+}
+
+impl<'a> RunHost<'a> {
+    /// A host that keeps the `keep` newest checkpoints under `folder`.
+    pub(crate) fn new(
+        folder: PathBuf,
+        artifact: &'a Artifact,
+        interrupt: &'a Interrupt,
+        keep: usize,
+    ) -> Self {
+        Self {
+            folder,
+            artifact,
+            interrupt,
+            keep: keep.max(1),
+            started: Instant::now(),
+        }
+    }
+
+    fn keep(&self, checkpoint: &Checkpoint, parameters: &Parameters, best: bool) -> Result<()> {
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("cannot create {}", self.folder.display()))?;
+        if best {
+            atomic::replace_folder(&self.folder.join(BEST), |folder| {
+                self.artifact.write(parameters, folder)
+            })?;
+        }
+        let (tensors, state) = checkpoint.to_bytes()?;
+        let folder = self
+            .folder
+            .join(format!("{PREFIX}{:08}", checkpoint.state.step));
+        atomic::replace_folder(&folder, |folder| {
+            atomic::write_file(&folder.join(TENSORS), &tensors)?;
+            atomic::write_file(&folder.join(STATE), &state)
+        })?;
+        for (_, old) in newest_first(&self.folder)?.into_iter().skip(self.keep) {
+            fs::remove_dir_all(&old)
+                .with_context(|| format!("cannot remove the old checkpoint {}", old.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Host for RunHost<'_> {
+    fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    fn interrupted(&self) -> bool {
+        self.interrupt.requested()
+    }
+
+    fn save(
+        &mut self,
+        checkpoint: &Checkpoint,
+        parameters: &Parameters,
+        best: bool,
+    ) -> Result<(), String> {
+        self.keep(checkpoint, parameters, best)
+            .map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// The newest checkpoint under `folder`, if there is one.
+pub(crate) fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
+    let Some((_, newest)) = newest_first(folder)?.into_iter().next() else {
+        return Ok(None);
+    };
+    let checkpoint =
+        Checkpoint::from_bytes(&read(&newest.join(TENSORS))?, &read(&newest.join(STATE))?);
+    checkpoint
+        .map(Some)
+        .with_context(|| format!("checkpoint {}", newest.display()))
+}
+
+/// Checkpoint folders by falling step.
+fn newest_first(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?
+    {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(step) = name.strip_prefix(PREFIX).and_then(|s| s.parse().ok()) {
+            found.push((step, entry.path()));
+        }
+    }
+    found.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
+    Ok(found)
+}

@@ -1,0 +1,96 @@
+//! A run from configuration to artifact, shared by `train`, `pretrain`, `demo`, `eval` and `data`.
+
+mod artifact;
+mod dataset;
+mod host;
+mod observer;
+mod run;
+mod scores;
+
+pub(crate) use artifact::Artifact;
+pub(crate) use dataset::{Data, read_one};
+pub(crate) use host::latest;
+pub(crate) use run::{RunResult, pretrain, train};
+pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use qloom_core::adapters::{Adapter, RECEIPT, Receipt};
+use qloom_core::lora::{Overlay, overlay};
+use qloom_core::models::llama::{Llama, LlamaConfig};
+use qloom_core::tokenizer::Tokenizer;
+
+use crate::base::BaseFiles;
+use crate::files::read;
+
+/// Ids that end an answer: the model's end tokens and the tokenizer's.
+pub(crate) fn end_ids(config: &LlamaConfig, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut ids = config.eos_token_ids.clone();
+    ids.extend(tokenizer.eos_id());
+    if let Ok(Some(template)) = tokenizer.chat_template() {
+        let specials: Vec<String> = tokenizer.special_texts().collect();
+        ids.extend(
+            template
+                .end_of_turn(&specials)
+                .and_then(|token| tokenizer.token_to_id(&token)),
+        );
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// The receipt of adapters trained on `base`.
+pub(crate) fn receipt(base: &BaseFiles, tokenizer: &Tokenizer) -> Result<Receipt> {
+    Ok(Receipt {
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        base: Some(base.name.clone()),
+        base_fingerprint: Some(base.fingerprint()?),
+        equivalent_bases: base.fingerprints()?.split_off(1),
+        chat_template: tokenizer.chat_template_source().map(str::to_owned),
+        ..Receipt::default()
+    })
+}
+
+/// Reads an adapter folder.
+pub(crate) fn read_adapter(folder: &Path) -> Result<Adapter> {
+    let config = read(&folder.join("adapter_config.json"))?;
+    let tensors = read(&folder.join("adapter_model.safetensors"))?;
+    Adapter::from_bytes(&config, &tensors).with_context(|| format!("adapter {}", folder.display()))
+}
+
+/// Reads the adapter in `folder`, checks that it belongs to `base`, and lays it over `model`.
+pub(crate) fn load_adapter(folder: &Path, base: &BaseFiles, model: &Llama) -> Result<Overlay> {
+    let adapter = read_adapter(folder)?;
+    let wrong = || {
+        format!(
+            "adapter {} does not fit the base {}",
+            folder.display(),
+            base.name
+        )
+    };
+    adapter
+        .validate(
+            &model.config.linear_modules(),
+            &model.config.expected_tensors(),
+        )
+        .with_context(wrong)?;
+    let path = folder.join(RECEIPT);
+    if path.is_file() {
+        let known = Receipt::from_json(&read(&path)?)?;
+        let template = base
+            .tokenizer()
+            .ok()
+            .and_then(|t| t.chat_template_source().map(str::to_owned));
+        let fingerprints = base.fingerprints()?;
+        let fingerprints: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
+        for warning in known
+            .check(&fingerprints, template.as_deref())
+            .with_context(wrong)?
+        {
+            eprintln!("warning: adapter {}: {warning}", folder.display());
+        }
+    }
+    Ok(overlay(&adapter, &model.device())?)
+}

@@ -1,0 +1,144 @@
+//! What a run writes while it goes: `log.jsonl`, TensorBoard events, and the progress bar.
+
+use std::path::Path;
+
+use anyhow::Result;
+use qloom_core::train::{EvalRecord, Event, Observer, StepRecord};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::files::jsonl::JsonlWriter;
+use crate::progress::Mode;
+use crate::progress::training::{StepView, TrainingBar};
+use crate::report::numbers;
+use crate::report::tensorboard::EventWriter;
+
+/// The observers of one run. The first failure is kept and reported when the run ends: a full disk
+/// must not be silent, but it must not panic inside the loop either.
+pub(crate) struct RunObserver {
+    log: JsonlWriter,
+    events: Option<EventWriter>,
+    bar: Option<TrainingBar>,
+    failure: Option<anyhow::Error>,
+}
+
+impl RunObserver {
+    /// Opens the logs of the run in `folder`; with `resumed_at`, later rows are cut off first.
+    pub(crate) fn open(
+        log: &Path,
+        folder: &Path,
+        tensorboard: bool,
+        resumed_at: Option<u64>,
+        total_steps: u64,
+    ) -> Result<Self> {
+        let (log, events) = match resumed_at {
+            Some(step) => (
+                JsonlWriter::resume(log, step)?,
+                tensorboard
+                    .then(|| EventWriter::resume(folder, step))
+                    .transpose()?,
+            ),
+            None => (
+                JsonlWriter::create(log)?,
+                tensorboard
+                    .then(|| EventWriter::create(folder))
+                    .transpose()?,
+            ),
+        };
+        let bar = TrainingBar::start(Mode::detect(false), resumed_at.unwrap_or(0), total_steps);
+        Ok(Self {
+            log,
+            events,
+            bar: Some(bar),
+            failure: None,
+        })
+    }
+
+    /// Closes the bar and the log.
+    ///
+    /// # Errors
+    /// The first write that failed.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        if let Some(bar) = self.bar.take() {
+            bar.finish();
+        }
+        match self.failure.take() {
+            Some(error) => Err(error),
+            None => self.log.sync(),
+        }
+    }
+
+    fn write(&mut self, row: &impl Serialize, step: u64, scalars: &[(&str, f64)]) {
+        let written = to_map(row)
+            .and_then(|row| self.log.append(&row))
+            .and_then(|()| match &mut self.events {
+                Some(events) => events.scalars(step, scalars),
+                None => Ok(()),
+            });
+        if let Err(error) = written {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    fn note(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            bar.note(text);
+        }
+    }
+}
+
+impl Observer for RunObserver {
+    fn on_step(&mut self, r: &StepRecord) {
+        let scalars = [
+            ("train/loss", r.loss),
+            ("train/lr", r.lr),
+            ("train/grad_norm", r.grad_norm),
+            ("train/tokens_per_s", r.tokens_per_s),
+        ];
+        self.write(r, r.step, &scalars);
+        if let Some(bar) = &mut self.bar {
+            bar.step(StepView {
+                step: r.step,
+                loss: r.loss,
+                lr: r.lr,
+                tokens_per_s: r.tokens_per_s,
+            });
+        }
+    }
+
+    fn on_eval(&mut self, r: &EvalRecord) {
+        self.write(
+            r,
+            r.step,
+            &[
+                ("eval/loss", r.eval_loss),
+                ("eval/perplexity", r.perplexity),
+            ],
+        );
+        let best = if r.best { ", best so far" } else { "" };
+        self.note(&format!(
+            "step {}: held-out loss {}, perplexity {}{best}",
+            r.step,
+            numbers::score(r.eval_loss),
+            numbers::score(r.perplexity)
+        ));
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        match event {
+            Event::EarlyStopped { step, best_step, best_value } => self.note(&format!(
+                "stopped early at step {step}: the held-out loss has not improved on {} (step {best_step})",
+                numbers::score(*best_value)
+            )),
+            Event::Warning { message } => self.note(message),
+            _ => {}
+        }
+    }
+}
+
+fn to_map(row: &impl Serialize) -> Result<Map<String, Value>> {
+    match serde_json::to_value(row)? {
+        Value::Object(map) => Ok(map),
+        other => anyhow::bail!("a log row must be an object, found {other}"),
+    }
+}

@@ -1,0 +1,604 @@
+//! The run itself: set up, train, keep, score, report.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::DType;
+use qloom_core::adapters::PeftConfig;
+use qloom_core::data::{BatchOptions, BatchPlan, CollateOptions, DataConfig};
+use qloom_core::lora::{fresh_parameters, parameters_of, peft_config};
+use qloom_core::models::llama::{
+    self, BaseQuantization, Llama, LlamaConfig, LoadOptions, random_weights,
+};
+use qloom_core::tokenizer::Tokenizer;
+use qloom_core::train::{
+    Outcome, Parameter, Parameters, Role, Stop, TrainConfig, TrainSet, Trainer,
+};
+use qloom_core::weights::{WeightSource, sha256_hex};
+use serde_json::{Map, Value, json};
+
+use super::host::{BEST, RunHost};
+use super::observer::RunObserver;
+use super::{
+    Artifact, Data, ModelScores, Scoring, answer, compare, end_ids, latest, read_adapter, receipt,
+    reference,
+};
+use crate::base::{BaseFiles, check_vocabulary};
+use crate::config::{PretrainConfig, RunConfig};
+use crate::device::{self, ChosenDevice};
+use crate::files::run_dir::RunDir;
+use crate::files::{atomic, jsonl, read};
+use crate::progress::interrupt::Interrupt;
+use crate::report::curve::LossCurve;
+use crate::report::plot;
+use crate::report::scores::{Metric, Sample};
+
+/// What a finished run has to show.
+#[derive(Debug)]
+pub(crate) struct RunResult {
+    /// The run's folder.
+    pub(crate) folder: PathBuf,
+    /// The adapter or model folder.
+    pub(crate) artifact: PathBuf,
+    /// How training ended.
+    pub(crate) outcome: Outcome,
+    /// Base against adapted.
+    pub(crate) metrics: Vec<Metric>,
+    /// Prompts answered by both.
+    pub(crate) samples: Vec<Sample>,
+    /// Held-out examples scored.
+    pub(crate) examples: usize,
+    /// The loss curve.
+    pub(crate) curve: LossCurve,
+    /// Trained values.
+    pub(crate) trainable: usize,
+    /// Tokens a second, median over steps.
+    pub(crate) tokens_per_s: f64,
+}
+
+/// Fine-tunes as `config` says. `data` overrides the files it names.
+pub(crate) fn train(
+    config: &RunConfig,
+    device_name: &str,
+    resume: bool,
+    data: Option<Data>,
+    task: &str,
+) -> Result<RunResult> {
+    let chosen = device::choose(device_name)?;
+    let dtype = device::compute_type(&config.model.compute, &chosen)?;
+    let base = BaseFiles::open(&config.model.base)?;
+    let llama_config = base.llama_config()?;
+    let tokenizer = base.tokenizer_for(&config.data)?;
+    check_vocabulary(&tokenizer, &llama_config, &base.name)?;
+    let data = match data {
+        Some(data) => data,
+        None => Data::load(
+            &config.data,
+            &tokenizer,
+            llama_config.max_position_embeddings,
+        )?,
+    };
+    warn(&data);
+    let (parameters, peft) = initial_parameters(config, &base, &llama_config, &chosen)?;
+    let run = Run::open(config, resume)?;
+    let model = base.load(
+        &chosen,
+        &config.model.quantization,
+        config.model.double_quant,
+        dtype,
+    )?;
+    let artifact = Artifact::Adapter {
+        config: Box::new(peft),
+        receipt: receipt(&base, &tokenizer)?,
+    };
+    let trainable = parameters.count();
+    let outcome = run.descend(
+        config, &model, parameters, &data, &artifact, &tokenizer, resume,
+    )?;
+    run.finish_artifact("adapter")?;
+
+    let overlay = super::load_adapter(&run.dir.adapter(), &base, &model)?;
+    let adapted = model.with(&overlay);
+    let ends = end_ids(&llama_config, &tokenizer);
+    let (metrics, samples) = run.score(config, &model, &adapted, &data, &tokenizer, &ends, task)?;
+    run.result(
+        outcome,
+        metrics,
+        samples,
+        data.eval.len(),
+        trainable,
+        run.dir.adapter(),
+    )
+}
+
+/// Trains a whole model from random weights.
+pub(crate) fn pretrain(
+    config: &RunConfig,
+    shape: &PretrainConfig,
+    device_name: &str,
+    resume: bool,
+) -> Result<RunResult> {
+    let chosen = device::choose(device_name)?;
+    let (tokenizer_bytes, tokenizer_config) = tokenizer_files(shape)?;
+    let tokenizer = Tokenizer::from_bytes(&tokenizer_bytes, tokenizer_config.as_deref(), None)?;
+    let llama_config = new_config(shape, &tokenizer)?;
+    let data = Data::load(
+        &config.data,
+        &tokenizer,
+        llama_config.max_position_embeddings,
+    )?;
+    warn(&data);
+    let source = random_weights(&llama_config, shape.initializer_range, config.train.seed)?;
+    let options = LoadOptions {
+        quantization: BaseQuantization::None,
+        dtype: DType::F32,
+        max_positions: None,
+    };
+    let model = llama::load(
+        &llama_config,
+        &source,
+        options,
+        &chosen.device,
+        &mut |_, _| {},
+    )?;
+    let parameters = all_parameters(&llama_config, &source, &chosen)?;
+    let trainable = parameters.count();
+    let artifact = Artifact::Model {
+        config: Box::new(llama_config),
+        tokenizer: tokenizer_bytes,
+        tokenizer_config,
+        nf4: config.model.quantization == "nf4",
+    };
+    let run = Run::open(config, resume)?;
+    let outcome = run.descend(
+        config, &model, parameters, &data, &artifact, &tokenizer, resume,
+    )?;
+    run.finish_artifact("model")?;
+    let folder = run.dir.path().join("model");
+    run.result(
+        outcome,
+        Vec::new(),
+        Vec::new(),
+        data.eval.len(),
+        trainable,
+        folder,
+    )
+}
+
+struct Run {
+    dir: RunDir,
+}
+
+impl Run {
+    fn open(config: &RunConfig, resume: bool) -> Result<Self> {
+        let path = PathBuf::from(&config.output.dir);
+        let dir = if resume {
+            RunDir::resume(&path)?
+        } else {
+            RunDir::create(&path)?
+        };
+        for line in &dir.recovered {
+            eprintln!("{line}");
+        }
+        if !resume {
+            atomic::write_file(&dir.config(), toml::to_string_pretty(config)?.as_bytes())?;
+        }
+        Ok(Self { dir })
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.dir.path().join("checkpoints")
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn descend(
+        &self,
+        config: &RunConfig,
+        model: &Llama,
+        parameters: Parameters,
+        data: &Data,
+        artifact: &Artifact,
+        tokenizer: &Tokenizer,
+        resume: bool,
+    ) -> Result<Outcome> {
+        let set = TrainSet {
+            examples: &data.train,
+            plan: BatchPlan::new(
+                &data.train,
+                BatchOptions::from_config(&config.data, config.train.batch_size, data.max_length),
+            )?,
+            collate: collate_options(&config.data, tokenizer),
+        };
+        let eval = (!data.eval.is_empty())
+            .then(|| eval_set(config, data, tokenizer))
+            .transpose()?;
+        let print = fingerprint(config, data)?;
+        let mut trainer = Trainer::new(model, parameters, config.train.clone(), set, eval, print)?;
+        let mut resumed_at = None;
+        if resume {
+            let checkpoint = latest(&self.checkpoints())?;
+            if let Some(checkpoint) = &checkpoint {
+                trainer.resume(checkpoint)?;
+                eprintln!(
+                    "resuming after step {} of {}",
+                    checkpoint.state.step,
+                    trainer.total_steps()
+                );
+            }
+            resumed_at = Some(checkpoint.map_or(0, |c| c.state.step));
+        }
+        let interrupt = Interrupt::install()?;
+        let tensorboard = config.output.formats.iter().any(|f| f == "tensorboard");
+        let mut observer = RunObserver::open(
+            &self.dir.log(),
+            self.dir.path(),
+            tensorboard,
+            resumed_at,
+            trainer.total_steps(),
+        )?;
+        let mut host = RunHost::new(
+            self.checkpoints(),
+            artifact,
+            &interrupt,
+            config.train.keep_checkpoints,
+        );
+        let outcome = trainer.run(&mut host, &mut observer);
+        observer.finish()?;
+        let outcome = outcome?;
+        if config.output.formats.iter().any(|f| f == "png") {
+            plot::write_png(&self.dir.loss_plot(), &config.output.dir, &self.curve()?)?;
+        }
+        if outcome.stop == Stop::Interrupted {
+            anyhow::bail!(
+                "interrupted after step {} of {}; saved. Continue with: trainer train {} --resume",
+                outcome.steps,
+                trainer.total_steps(),
+                self.dir.config().display()
+            );
+        }
+        let last = self.dir.checkpoint("last")?;
+        atomic::replace_folder(&last, |folder| artifact.write(&trainer.parameters, folder))?;
+        Ok(outcome)
+    }
+
+    /// Makes the best artifact (the last one, where nothing was held out) the run's result.
+    fn finish_artifact(&self, name: &str) -> Result<()> {
+        let best = self.checkpoints().join(BEST);
+        let from = if best.is_dir() {
+            best
+        } else {
+            self.checkpoints().join("last")
+        };
+        atomic::replace_folder(&self.dir.path().join(name), |folder| {
+            for entry in
+                fs::read_dir(&from).with_context(|| format!("cannot list {}", from.display()))?
+            {
+                let entry = entry?;
+                atomic::write_file(&folder.join(entry.file_name()), &read(&entry.path())?)?;
+            }
+            Ok(())
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn score(
+        &self,
+        config: &RunConfig,
+        model: &Llama,
+        adapted: &Llama,
+        data: &Data,
+        tokenizer: &Tokenizer,
+        ends: &[u32],
+        task: &str,
+    ) -> Result<(Vec<Metric>, Vec<Sample>)> {
+        if data.eval.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let scoring = Scoring {
+            examples: &data.eval,
+            tokenizer,
+            metrics: &config.eval.metrics,
+            labels: &data.labels,
+            batch_size: eval_batch(config),
+            end_ids: ends,
+        };
+        let base = scoring.score(model, "base")?;
+        let tuned = scoring.score(adapted, "adapted")?;
+        self.write_metrics(&base, &tuned, data)?;
+        let samples = samples(config, model, adapted, data, tokenizer, ends, task)?;
+        Ok((compare(&base, &tuned)?, samples))
+    }
+
+    fn write_metrics(&self, base: &ModelScores, adapted: &ModelScores, data: &Data) -> Result<()> {
+        let metrics = json!({
+            "base": base.to_json(),
+            "adapted": adapted.to_json(),
+            "data": { "train_examples": data.train.len(), "eval_examples": data.eval.len(), "sha256": data.hash() },
+        });
+        atomic::write_file(&self.dir.metrics(), &serde_json::to_vec_pretty(&metrics)?)
+    }
+
+    fn curve(&self) -> Result<LossCurve> {
+        Ok(LossCurve::from_rows(&jsonl::read_rows(&self.dir.log())?))
+    }
+
+    fn result(
+        &self,
+        outcome: Outcome,
+        metrics: Vec<Metric>,
+        samples: Vec<Sample>,
+        examples: usize,
+        trainable: usize,
+        artifact: PathBuf,
+    ) -> Result<RunResult> {
+        let rows: Vec<Map<String, Value>> = jsonl::read_rows(&self.dir.log())?;
+        let mut rates: Vec<f64> = rows
+            .iter()
+            .filter_map(|r| r.get("tokens_per_s")?.as_f64())
+            .collect();
+        rates.sort_by(f64::total_cmp);
+        Ok(RunResult {
+            folder: self.dir.path().to_path_buf(),
+            artifact,
+            outcome,
+            metrics,
+            samples,
+            examples,
+            curve: self.curve()?,
+            trainable,
+            tokens_per_s: rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN),
+        })
+    }
+}
+
+fn eval_batch(config: &RunConfig) -> usize {
+    if config.eval.batch_size > 0 {
+        config.eval.batch_size
+    } else {
+        config.train.batch_size
+    }
+}
+
+fn eval_set<'a>(config: &RunConfig, data: &'a Data, tokenizer: &Tokenizer) -> Result<TrainSet<'a>> {
+    Ok(TrainSet {
+        examples: &data.eval,
+        plan: BatchPlan::new(&data.eval, BatchOptions::sequential(eval_batch(config)))?,
+        collate: collate_options(&config.data, tokenizer),
+    })
+}
+
+fn collate_options(config: &DataConfig, tokenizer: &Tokenizer) -> CollateOptions {
+    CollateOptions {
+        multiple_of: config.pad_to_multiple_of.max(1),
+        ..CollateOptions::new(tokenizer.pad_id())
+    }
+}
+
+/// Answers of base and adapted to the first held-out prompts.
+fn samples(
+    config: &RunConfig,
+    model: &Llama,
+    adapted: &Llama,
+    data: &Data,
+    tokenizer: &Tokenizer,
+    ends: &[u32],
+    task: &str,
+) -> Result<Vec<Sample>> {
+    let chosen = &data.eval[..config.eval.samples.min(data.eval.len())];
+    if chosen.is_empty() || chosen.iter().any(|e| e.prompt_len() == 0) {
+        return Ok(Vec::new());
+    }
+    let generation = &config.eval.generation;
+    let texts = |model: &Llama| {
+        answer(
+            model,
+            tokenizer,
+            chosen,
+            generation.clone(),
+            ends,
+            8,
+            "samples",
+        )
+    };
+    let (base, tuned) = (texts(model)?, texts(adapted)?);
+    chosen
+        .iter()
+        .zip(base.into_iter().zip(tuned))
+        .map(|(example, (base, tuned))| {
+            Ok(Sample {
+                task: task.to_owned(),
+                prompt: tokenizer
+                    .decode(&example.input_ids[..example.prompt_len()], true)?
+                    .trim()
+                    .to_owned(),
+                reference: Some(reference(example, tokenizer)?),
+                base: base.text.trim().to_owned(),
+                adapted: tuned.text.trim().to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// A fresh adapter, or the one the configuration starts from.
+fn initial_parameters(
+    config: &RunConfig,
+    base: &BaseFiles,
+    llama: &LlamaConfig,
+    chosen: &ChosenDevice,
+) -> Result<(Parameters, PeftConfig)> {
+    let device = &chosen.device;
+    if let Some(folder) = &config.lora.adapter {
+        let adapter = read_adapter(folder.as_ref())?;
+        adapter
+            .validate(&llama.linear_modules(), &llama.expected_tensors())
+            .with_context(|| format!("adapter {folder} does not fit the base {}", base.name))?;
+        let parameters = Parameters::new(parameters_of(&adapter, config.lora.dropout)?, device);
+        return Ok((parameters, adapter.config));
+    }
+    let mut tensors = fresh_parameters(&config.lora, &llama.linear_modules(), config.train.seed)?;
+    tensors.extend(saved_modules(
+        &config.lora.modules_to_save,
+        llama,
+        &base.source()?,
+    )?);
+    let parameters = Parameters::new(tensors, device);
+    let peft = peft_config(&config.lora, &parameters, &base.name);
+    Ok((parameters, peft))
+}
+
+/// Whole weights trained beside the adapter, starting from the base's values.
+fn saved_modules(
+    modules: &[String],
+    llama: &LlamaConfig,
+    source: &impl WeightSource,
+) -> Result<Vec<(Parameter, Vec<f32>)>> {
+    let mut found = Vec::new();
+    for module in modules {
+        let suffix = format!(".{module}.weight");
+        let names: Vec<String> = llama
+            .expected_tensors()
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| format!(".{name}").ends_with(&suffix))
+            .collect();
+        let tied_head = module == "lm_head" && names.is_empty() && llama.tie_word_embeddings;
+        let names = if tied_head {
+            vec!["lm_head.weight".to_owned()]
+        } else {
+            names
+        };
+        ensure!(
+            !names.is_empty(),
+            "lora.modules_to_save: {module:?} is no module of this model; it has embed_tokens, lm_head, norm, \
+             input_layernorm, post_attention_layernorm"
+        );
+        for name in names {
+            let stored = if tied_head {
+                "model.embed_tokens.weight"
+            } else {
+                name.as_str()
+            };
+            let tensor = source.get(stored)?;
+            let values = tensor
+                .to_f32()
+                .with_context(|| format!("lora.modules_to_save: {stored} is stored quantized"))?;
+            found.push((
+                Parameter {
+                    name,
+                    shape: tensor.shape.clone(),
+                    role: Role::Weight,
+                },
+                values,
+            ));
+        }
+    }
+    Ok(found)
+}
+
+fn all_parameters(
+    config: &LlamaConfig,
+    source: &impl WeightSource,
+    chosen: &ChosenDevice,
+) -> Result<Parameters> {
+    let tensors = config
+        .expected_tensors()
+        .into_iter()
+        .map(|(name, shape)| {
+            let values = source.get(&name)?.to_f32()?;
+            Ok((
+                Parameter {
+                    name,
+                    shape,
+                    role: Role::Weight,
+                },
+                values,
+            ))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Parameters::new(tensors, &chosen.device))
+}
+
+fn tokenizer_files(shape: &PretrainConfig) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+    let folder = PathBuf::from(&shape.tokenizer);
+    let tokenizer = read(&folder.join("tokenizer.json"))?;
+    let config = folder.join("tokenizer_config.json");
+    let config = if config.is_file() {
+        Some(read(&config)?)
+    } else {
+        None
+    };
+    Ok((tokenizer, config))
+}
+
+fn new_config(shape: &PretrainConfig, tokenizer: &Tokenizer) -> Result<LlamaConfig> {
+    let json = json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_hidden_layers,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_key_value_heads": shape.num_key_value_heads,
+        "max_position_embeddings": shape.max_position_embeddings,
+        "vocab_size": tokenizer.vocab_size(),
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": true,
+        "bos_token_id": tokenizer.bos_id(),
+        "eos_token_id": tokenizer.eos_id(),
+        "pad_token_id": tokenizer.pad_id(),
+        "torch_dtype": "float32",
+    });
+    Ok(LlamaConfig::from_json(&serde_json::to_vec(&json)?)?)
+}
+
+/// Identifies everything that decides the course of a run besides its length.
+fn fingerprint(config: &RunConfig, data: &Data) -> Result<String> {
+    let train = TrainConfig {
+        eval_every: None,
+        save_every: None,
+        keep_checkpoints: 0,
+        early_stopping: None,
+        ..config.train.clone()
+    };
+    let text = serde_json::to_string(&json!([
+        train,
+        config.lora,
+        config.model,
+        data.hash(),
+        config.data.packing
+    ]))?;
+    Ok(sha256_hex(text.as_bytes()))
+}
+
+fn warn(data: &Data) {
+    for (what, report) in [
+        ("training", Some(&data.report)),
+        ("held-out", data.eval_report.as_ref()),
+    ] {
+        let Some(report) = report else { continue };
+        if report.bad_lines > 0 {
+            eprintln!(
+                "skipped {} malformed lines of the {what} data",
+                report.bad_lines
+            );
+        }
+        if report.truncated > 0 {
+            let max = report.max_length;
+            eprintln!(
+                "{} of {} {what} examples were truncated to {max} tokens",
+                report.truncated, report.examples
+            );
+        }
+    }
+    for warning in data
+        .report
+        .warnings
+        .iter()
+        .chain(data.eval_report.iter().flat_map(|r| &r.warnings))
+    {
+        eprintln!("warning: {}", warning.message);
+    }
+}
