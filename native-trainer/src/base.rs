@@ -38,6 +38,7 @@ pub(crate) struct BaseFiles {
     tokenizer: Option<Vec<u8>>,
     tokenizer_config: Option<Vec<u8>>,
     chat_template: Option<Vec<u8>>,
+    generation_config: Map<String, Value>,
     weights: Weights,
 }
 
@@ -57,6 +58,7 @@ impl BaseFiles {
                 tokenizer: Some(embedded::TOKENIZER.to_vec()),
                 tokenizer_config: Some(embedded::TOKENIZER_CONFIG.to_vec()),
                 chat_template: None,
+                generation_config: Map::new(),
                 weights: Weights::Embedded,
             });
         }
@@ -67,14 +69,46 @@ impl BaseFiles {
             name: base.to_owned(),
             config: folder.config.clone(),
             tokenizer: folder.tokenizer.clone(),
-            tokenizer_config: folder
-                .tokenizer_config
-                .as_ref()
-                .map(serde_json::to_vec)
-                .transpose()?,
+            tokenizer_config: tokenizer_config(&folder)?,
+            generation_config: folder.generation_config.clone().unwrap_or_default(),
             chat_template: folder.chat_template.clone().map(String::into_bytes),
             weights: Weights::Folder(Box::new(folder)),
         })
+    }
+
+    /// Ids that end an answer: those of both configurations, the tokenizer's, and the template's end of turn.
+    pub(crate) fn end_ids(&self, config: &LlamaConfig, tokenizer: &Tokenizer) -> Vec<u32> {
+        let mut ids = config.eos_token_ids.clone();
+        ids.extend(tokenizer.eos_id());
+        let listed = match self.generation_config.get("eos_token_id") {
+            Some(Value::Array(many)) => many.clone(),
+            Some(one) => vec![one.clone()],
+            None => Vec::new(),
+        };
+        ids.extend(
+            listed
+                .iter()
+                .filter_map(|id| u32::try_from(id.as_u64()?).ok()),
+        );
+        if let Ok(Some(template)) = tokenizer.chat_template() {
+            let specials: Vec<String> = tokenizer.special_texts().collect();
+            ids.extend(
+                template
+                    .end_of_turn(&specials)
+                    .and_then(|token| tokenizer.token_to_id(&token)),
+            );
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Bytes of its weight files.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        match &self.weights {
+            Weights::Embedded => embedded::WEIGHTS.len() as u64,
+            Weights::Folder(folder) => folder.weights.total_bytes(),
+        }
     }
 
     /// Where it lies, unless it is embedded.
@@ -123,7 +157,7 @@ impl BaseFiles {
     /// comes without.
     pub(crate) fn tokenizer_for(&self, data: &DataConfig) -> Result<Tokenizer> {
         if self.tokenizer.is_none() && data.format == Some(Format::Tokens) {
-            return Ok(Tokenizer::ids_only()?);
+            return Ok(Tokenizer::ids_only(self.llama_config()?.vocab_size)?);
         }
         self.tokenizer()
     }
@@ -159,6 +193,19 @@ impl BaseFiles {
         double_quant: bool,
         dtype: DType,
     ) -> Result<Llama> {
+        self.load_for(chosen, quantization, double_quant, dtype, 0)
+    }
+
+    /// Loads the model with room for sequences of `positions` tokens, where that is more than its
+    /// configuration names.
+    pub(crate) fn load_for(
+        &self,
+        chosen: &ChosenDevice,
+        quantization: &str,
+        double_quant: bool,
+        dtype: DType,
+        positions: usize,
+    ) -> Result<Llama> {
         let config = self.llama_config()?;
         let quantization = match quantization {
             "nf4" => BaseQuantization::Nf4 { double_quant },
@@ -169,7 +216,7 @@ impl BaseFiles {
         let options = LoadOptions {
             quantization,
             dtype,
-            max_positions: None,
+            max_positions: Some(positions.max(config.max_position_embeddings)),
         };
         let label = format!("loading {}", self.name);
         let blocks = config.num_hidden_layers as u64;
@@ -182,6 +229,18 @@ impl BaseFiles {
         bar.finish();
         Ok(model)
     }
+}
+
+/// `tokenizer_config.json`, completed by the special tokens that older tools keep in a file of their own.
+fn tokenizer_config(folder: &BaseFolder) -> Result<Option<Vec<u8>>> {
+    let mut config = folder.tokenizer_config.clone();
+    for (key, value) in folder.special_tokens.iter().flatten() {
+        let known = config.get_or_insert_default();
+        if known.get(key).is_none_or(Value::is_null) {
+            known.insert(key.clone(), value.clone());
+        }
+    }
+    Ok(config.as_ref().map(serde_json::to_vec).transpose()?)
 }
 
 /// Refuses a tokenizer whose ids the embedding has no row for.

@@ -14,35 +14,35 @@ use crate::commands::UsageError;
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RunConfig {
+pub(crate) struct RunConfig {
     /// The base.
-    pub model: ModelConfig,
+    pub(crate) model: ModelConfig,
     /// The adapter.
-    pub lora: LoraConfig,
+    pub(crate) lora: LoraConfig,
     /// What to learn from.
-    pub data: DataConfig,
+    pub(crate) data: DataConfig,
     /// How to learn.
-    pub train: TrainConfig,
+    pub(crate) train: TrainConfig,
     /// What to measure afterwards.
-    pub eval: EvalConfig,
+    pub(crate) eval: EvalConfig,
     /// Where results go.
-    pub output: OutputConfig,
+    pub(crate) output: OutputConfig,
     /// The new model of `trainer pretrain`.
-    pub pretrain: Option<PretrainConfig>,
+    pub(crate) pretrain: Option<PretrainConfig>,
 }
 
 /// The `[model]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ModelConfig {
+pub(crate) struct ModelConfig {
     /// Folder or hub id (`owner/name[@revision]`); the embedded base when empty.
-    pub base: String,
+    pub(crate) base: String,
     /// `"nf4"` or `"none"`.
-    pub quantization: String,
+    pub(crate) quantization: String,
     /// Quantize NF4's scales too.
-    pub double_quant: bool,
+    pub(crate) double_quant: bool,
     /// `"auto"` (bf16 on CUDA, else f32), `"f32"`, `"f16"` or `"bf16"`.
-    pub compute: String,
+    pub(crate) compute: String,
 }
 
 impl Default for ModelConfig {
@@ -59,15 +59,15 @@ impl Default for ModelConfig {
 /// The `[eval]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct EvalConfig {
+pub(crate) struct EvalConfig {
     /// `perplexity`, and for label tasks `accuracy` and `macro_f1`.
-    pub metrics: Vec<String>,
+    pub(crate) metrics: Vec<String>,
     /// Held-out prompts answered by base and adapted for the before/after table.
-    pub samples: usize,
+    pub(crate) samples: usize,
     /// Sequences per batch; the training batch size when 0.
-    pub batch_size: usize,
+    pub(crate) batch_size: usize,
     /// How answers are generated.
-    pub generation: SamplingConfig,
+    pub(crate) generation: SamplingConfig,
 }
 
 impl Default for EvalConfig {
@@ -84,11 +84,11 @@ impl Default for EvalConfig {
 /// The `[output]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct OutputConfig {
+pub(crate) struct OutputConfig {
     /// The run's folder; `runs/<config name>` when empty.
-    pub dir: String,
+    pub(crate) dir: String,
     /// Extra outputs: `tensorboard`, `png`.
-    pub formats: Vec<String>,
+    pub(crate) formats: Vec<String>,
 }
 
 impl Default for OutputConfig {
@@ -103,24 +103,24 @@ impl Default for OutputConfig {
 /// The `[pretrain]` table: the shape of a model trained from random weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PretrainConfig {
+pub(crate) struct PretrainConfig {
     /// Folder with `tokenizer.json` and `tokenizer_config.json`.
-    pub tokenizer: String,
+    pub(crate) tokenizer: String,
     /// Model width.
-    pub hidden_size: usize,
+    pub(crate) hidden_size: usize,
     /// Width of the feed-forward layer.
-    pub intermediate_size: usize,
+    pub(crate) intermediate_size: usize,
     /// Blocks.
-    pub num_hidden_layers: usize,
+    pub(crate) num_hidden_layers: usize,
     /// Query heads.
-    pub num_attention_heads: usize,
+    pub(crate) num_attention_heads: usize,
     /// Key and value heads.
-    pub num_key_value_heads: usize,
+    pub(crate) num_key_value_heads: usize,
     /// Longest sequence.
-    pub max_position_embeddings: usize,
+    pub(crate) max_position_embeddings: usize,
     /// Standard deviation of the random weights.
     #[serde(default = "default_initializer_range")]
-    pub initializer_range: f64,
+    pub(crate) initializer_range: f64,
 }
 
 fn default_initializer_range() -> f64 {
@@ -128,7 +128,7 @@ fn default_initializer_range() -> f64 {
 }
 
 /// Reads `path`, applies `overrides` (`table.key=value`) and checks every key.
-pub fn load(path: &Path, overrides: &[String]) -> Result<RunConfig> {
+pub(crate) fn load(path: &Path, overrides: &[String]) -> Result<RunConfig> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the configuration {}", path.display()))?;
     let mut config = parse(&text, &path.display().to_string(), overrides)?;
@@ -143,7 +143,7 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<RunConfig> {
 }
 
 /// Parses TOML text with overrides; `name` is for messages.
-pub fn parse(text: &str, name: &str, overrides: &[String]) -> Result<RunConfig> {
+pub(crate) fn parse(text: &str, name: &str, overrides: &[String]) -> Result<RunConfig> {
     let usage = |reason: String| UsageError::new(format!("{name}: {reason}"));
     let mut table: toml::Table = text
         .parse()

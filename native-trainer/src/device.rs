@@ -8,29 +8,29 @@ use crate::commands::UsageError;
 
 /// A device and what to call it.
 #[derive(Clone, Debug)]
-pub struct ChosenDevice {
+pub(crate) struct ChosenDevice {
     /// The handle.
-    pub device: Device,
+    pub(crate) device: Device,
     /// `cpu`, `cuda:0`, …
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// One row of `trainer devices`.
 #[derive(Clone, Debug, Serialize)]
-pub struct DeviceRow {
+pub(crate) struct DeviceRow {
     /// What to pass to `--device`.
-    pub name: String,
+    pub(crate) name: String,
     /// The part.
-    pub description: String,
+    pub(crate) description: String,
     /// Whether `auto` may choose it.
-    pub hardware: bool,
+    pub(crate) hardware: bool,
 }
 
 /// Resolves a `--device` value.
 ///
 /// # Errors
 /// A malformed name is a usage error; an absent device names the present ones.
-pub fn choose(request: &str) -> Result<ChosenDevice> {
+pub(crate) fn choose(request: &str) -> Result<ChosenDevice> {
     let (kind, index) = parse(request)?;
     match kind {
         "auto" => Ok(automatic()),
@@ -40,7 +40,7 @@ pub fn choose(request: &str) -> Result<ChosenDevice> {
 }
 
 /// The compute type for a request (`auto`, `f32`, `f16`, `bf16`) on `chosen`.
-pub fn compute_type(request: &str, chosen: &ChosenDevice) -> Result<DType> {
+pub(crate) fn compute_type(request: &str, chosen: &ChosenDevice) -> Result<DType> {
     let dtype = match request {
         "f32" => DType::F32,
         "f16" => DType::F16,
@@ -59,7 +59,7 @@ pub fn compute_type(request: &str, chosen: &ChosenDevice) -> Result<DType> {
 }
 
 /// Everything `--device` could name on this machine.
-pub fn list() -> Vec<DeviceRow> {
+pub(crate) fn list() -> Vec<DeviceRow> {
     let mut rows = vec![DeviceRow {
         name: "cpu".to_owned(),
         description: format!(

@@ -261,6 +261,7 @@ fn greedy_tokens_are_identical() {
             &count,
             "--temperature",
             "0",
+            "--ignore-eos",
             "--out",
             arg(&out),
         ])

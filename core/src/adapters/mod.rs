@@ -106,7 +106,7 @@ pub enum AdapterError {
     },
     /// A pattern that is no regular expression.
     #[error(
-        "pattern {pattern:?} is not a usable regular expression: {reason} (look-around is not supported)"
+        "{pattern:?} in target_modules, exclude_modules, rank_pattern or alpha_pattern is not a usable regular expression: {reason} (look-around is not supported)"
     )]
     Pattern {
         /// The pattern.

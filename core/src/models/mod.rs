@@ -1,7 +1,6 @@
 //! Model architectures, each readable beside its paper. Loading from files is the caller's; what
-//! is shared between architectures (projections, norms, rotary embeddings) lies here.
+//! is shared between architectures (projections, rotary embeddings) lies here.
 
 pub mod linear;
 pub mod llama;
-pub mod norm;
 pub mod rope;

@@ -3,6 +3,8 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use crate::kernels::rope::rope;
+
 /// Cosines and sines of every position up to a length, `[positions, head_dim / 2]`, f32.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
@@ -44,45 +46,29 @@ impl RopeTable {
         self.len() == 0
     }
 
-    /// The rotation for `position_ids` (`[rows, width]` flattened), each `[rows, 1, width, head_dim / 2]`.
-    pub fn at(&self, position_ids: &[u32], rows: usize, width: usize) -> Rotation {
+    /// The rotation for `position_ids`, row-major `[rows, width]`.
+    pub fn at(&self, position_ids: &[u32]) -> Rotation {
         let device = self.cos.device();
         let ids: Vec<i32> = position_ids.iter().map(|&p| p as i32).collect();
-        let ids = Tensor::<1, Int>::from_data(
-            TensorData::new(ids, [rows * width]),
-            (&device, DType::I32),
-        );
-        let half = self.cos.dims()[1];
-        let pick = |t: &Tensor<2>| {
-            t.clone()
-                .select(0, ids.clone())
-                .reshape([rows, 1, width, half])
-        };
+        let count = ids.len();
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), (&device, DType::I32));
         Rotation {
-            cos: pick(&self.cos),
-            sin: pick(&self.sin),
+            cos: self.cos.clone().select(0, ids.clone()),
+            sin: self.sin.clone().select(0, ids),
         }
     }
 }
 
-/// The rotation of one batch.
+/// The angles of one batch's tokens, `[rows * width, head_dim / 2]` each.
 #[derive(Clone, Debug)]
 pub struct Rotation {
-    cos: Tensor<4>,
-    sin: Tensor<4>,
+    cos: Tensor<2>,
+    sin: Tensor<2>,
 }
 
 impl Rotation {
-    /// Rotates `[rows, heads, width, head_dim]`.
+    /// Rotates `[rows, width, heads, head_dim]`.
     pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let dtype = x.dtype();
-        let head_dim = x.dims()[3];
-        let half = head_dim / 2;
-        let first = x.clone().narrow(3, 0, half).cast(DType::F32);
-        let second = x.narrow(3, half, half).cast(DType::F32);
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        let rotated_first = first.clone() * cos.clone() - second.clone() * sin.clone();
-        let rotated_second = second * cos + first * sin;
-        Tensor::cat(vec![rotated_first, rotated_second], 3).cast(dtype)
+        rope(x, self.cos.clone(), self.sin.clone())
     }
 }

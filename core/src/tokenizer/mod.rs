@@ -157,14 +157,17 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// A tokenizer without vocabulary, for data that are token ids already.
+    /// A tokenizer without text, for data that are ids below `vocab_size` already.
     ///
     /// # Errors
     /// None in practice; the definition is parsed like any other.
-    pub fn ids_only() -> Result<Self, TokenizerError> {
+    pub fn ids_only(vocab_size: usize) -> Result<Self, TokenizerError> {
         const EMPTY: &[u8] = br#"{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":null,
             "post_processor":null,"decoder":null,"model":{"type":"WordLevel","vocab":{},"unk_token":""}}"#;
-        Self::from_bytes(EMPTY, None, None)
+        Ok(Self {
+            vocab_size,
+            ..Self::from_bytes(EMPTY, None, None)?
+        })
     }
 
     /// Replaces bos, eos and pad, for bases whose files do not name them. Unchanged where `None`.

@@ -79,7 +79,7 @@ pub struct Outcome {
 pub enum TrainError {
     /// Loss or gradient norm stopped being a number.
     #[error(
-        "step {step}: {what} is {value}, so the run was stopped before it could harm the adapter; the batch held \
+        "step {step}: the {what} is not finite ({value}), so the run was stopped before it could harm the adapter; the batch held \
          {batch}. Try a lower lr, `compute = \"f32\"`, or look at these rows with `trainer data`"
     )]
     NonFinite {

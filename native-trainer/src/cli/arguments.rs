@@ -9,16 +9,16 @@ use super::ModelArguments;
 /// `trainer demo`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  trainer demo --no-serve --out runs/demo")]
-pub struct DemoArguments {
+pub(crate) struct DemoArguments {
     /// Where the runs, the adapters and the report go.
     #[arg(long, default_value = "runs/demo")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Stop after writing the report instead of serving it on loopback.
     #[arg(long)]
-    pub no_serve: bool,
+    pub(crate) no_serve: bool,
     /// Seeds adapter initialization and data order.
     #[arg(long, default_value_t = 42)]
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// `trainer train` and `trainer pretrain`.
@@ -28,18 +28,18 @@ Examples:
   trainer train run.toml
   trainer train run.toml --set train.lr=1e-4 --set lora.rank=16 --set output.dir=\"runs/r16\"
   trainer train run.toml --resume")]
-pub struct TrainArguments {
+pub(crate) struct TrainArguments {
     /// The run's configuration (TOML).
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
     /// Override one value: `table.key=value`. May be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// Continue the run in its output folder from its last checkpoint.
     #[arg(long)]
-    pub resume: bool,
+    pub(crate) resume: bool,
     /// Leave malformed data lines out, and count them, instead of stopping.
     #[arg(long)]
-    pub skip_bad: bool,
+    pub(crate) skip_bad: bool,
 }
 
 /// `trainer eval`.
@@ -48,29 +48,29 @@ pub struct TrainArguments {
 Examples:
   trainer eval run.toml
   trainer eval --base ./base --adapter runs/a/adapter --data held_out.jsonl --format dolly")]
-pub struct EvalArguments {
+pub(crate) struct EvalArguments {
     /// A run's configuration: its base, its adapter and its held-out data.
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Override one value of the configuration.
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
     #[command(flatten)]
-    pub model: ModelArguments,
+    pub(crate) model: ModelArguments,
     /// Examples to score.
     #[arg(long)]
-    pub data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// Format of `--data`.
     #[arg(long)]
-    pub format: Option<String>,
+    pub(crate) format: Option<String>,
     /// Metrics: perplexity, accuracy, macro_f1.
     #[arg(long, value_delimiter = ',', default_value = "perplexity")]
-    pub metrics: Vec<String>,
+    pub(crate) metrics: Vec<String>,
     /// Longest example in tokens.
     #[arg(long)]
-    pub max_length: Option<usize>,
+    pub(crate) max_length: Option<usize>,
     /// Examples per batch.
     #[arg(long, default_value_t = 8)]
-    pub batch_size: usize,
+    pub(crate) batch_size: usize,
 }
 
 /// `trainer generate`.
@@ -79,61 +79,64 @@ pub struct EvalArguments {
 Examples:
   trainer generate --base ./base --prompt \"Once upon a time\" --raw
   trainer generate --base ./base --adapter runs/a/adapter --data prompts.jsonl --out answers.jsonl")]
-pub struct GenerateArguments {
+pub(crate) struct GenerateArguments {
     #[command(flatten)]
-    pub model: ModelArguments,
+    pub(crate) model: ModelArguments,
     /// A prompt; may be given several times.
     #[arg(long)]
-    pub prompt: Vec<String>,
+    pub(crate) prompt: Vec<String>,
     /// Prompts from a data file.
     #[arg(long)]
-    pub data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// Format of `--data`.
     #[arg(long)]
-    pub format: Option<String>,
+    pub(crate) format: Option<String>,
     /// Write `prompt, reference, base, adapted` rows here (JSONL).
     #[arg(long)]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// System message put before every prompt.
     #[arg(long)]
-    pub system: Option<String>,
+    pub(crate) system: Option<String>,
     /// Feed the prompt as it is, without the chat template.
     #[arg(long)]
-    pub raw: bool,
+    pub(crate) raw: bool,
     #[command(flatten)]
-    pub sampling: SamplingArguments,
+    pub(crate) sampling: SamplingArguments,
     /// Prompts per batch.
     #[arg(long, default_value_t = 8)]
-    pub batch_size: usize,
+    pub(crate) batch_size: usize,
 }
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, Args)]
-pub struct SamplingArguments {
+pub(crate) struct SamplingArguments {
     /// Longest answer in tokens.
     #[arg(long, default_value_t = 128)]
-    pub max_new_tokens: usize,
+    pub(crate) max_new_tokens: usize,
     /// 0 takes the likeliest token.
     #[arg(long, default_value_t = 0.0)]
-    pub temperature: f64,
+    pub(crate) temperature: f64,
     /// Sample among the K likeliest tokens; 0 for all.
     #[arg(long, default_value_t = 50)]
-    pub top_k: usize,
+    pub(crate) top_k: usize,
     /// Sample among the likeliest tokens that hold this probability mass.
     #[arg(long, default_value_t = 1.0)]
-    pub top_p: f64,
+    pub(crate) top_p: f64,
     /// Drop tokens less likely than this share of the likeliest.
     #[arg(long, default_value_t = 0.0)]
-    pub min_p: f64,
+    pub(crate) min_p: f64,
     /// Above 1 makes tokens already used less likely.
     #[arg(long, default_value_t = 1.0)]
-    pub repetition_penalty: f64,
+    pub(crate) repetition_penalty: f64,
     /// Seeds sampling; the same seed gives the same text.
     #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    pub(crate) seed: u64,
+    /// Write on past the model's end token.
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
     /// End an answer at this text; may be given several times.
     #[arg(long)]
-    pub stop: Vec<String>,
+    pub(crate) stop: Vec<String>,
 }
 
 /// `trainer chat`.
@@ -143,33 +146,33 @@ Commands while chatting: /adapter NAME, /base, /compare TEXT, /reset, /quit
 
 Example:
   trainer chat --base ./base --adapter runs/a/adapter --adapter runs/b/adapter")]
-pub struct ChatArguments {
+pub(crate) struct ChatArguments {
     /// Folder or hub id of the base; the embedded one when absent.
     #[arg(long)]
-    pub base: Option<String>,
+    pub(crate) base: Option<String>,
     /// Folders of PEFT adapters; several share one base.
     #[arg(long)]
-    pub adapter: Vec<PathBuf>,
+    pub(crate) adapter: Vec<PathBuf>,
     /// System message.
     #[arg(long)]
-    pub system: Option<String>,
+    pub(crate) system: Option<String>,
     #[command(flatten)]
-    pub sampling: SamplingArguments,
+    pub(crate) sampling: SamplingArguments,
 }
 
 /// `trainer quantize`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  trainer quantize --base ./TinyLlama --out ./TinyLlama-nf4")]
-pub struct QuantizeArguments {
+pub(crate) struct QuantizeArguments {
     /// Folder or hub id of a plain base.
     #[arg(long)]
-    pub base: String,
+    pub(crate) base: String,
     /// Folder to write; must not exist.
     #[arg(long)]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Keep the scales in f32 instead of quantizing them too.
     #[arg(long)]
-    pub no_double_quant: bool,
+    pub(crate) no_double_quant: bool,
 }
 
 /// `trainer dequantize`.
@@ -177,52 +180,52 @@ pub struct QuantizeArguments {
 #[command(
     after_help = "Example:\n  trainer dequantize --base ./TinyLlama-nf4 --out ./TinyLlama-dense --dtype bf16"
 )]
-pub struct DequantizeArguments {
+pub(crate) struct DequantizeArguments {
     /// Folder or hub id of an NF4 base.
     #[arg(long)]
-    pub base: String,
+    pub(crate) base: String,
     /// Folder to write; must not exist.
     #[arg(long)]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Type to write: f32, f16 or bf16.
     #[arg(long, default_value = "f32", value_parser = ["f32", "f16", "bf16"])]
-    pub dtype: String,
+    pub(crate) dtype: String,
 }
 
 /// `trainer data`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  trainer data run.toml --show 5")]
-pub struct DataArguments {
+pub(crate) struct DataArguments {
     /// The run's configuration.
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
     /// Override one value.
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// Examples to print in full.
     #[arg(long, default_value_t = 2)]
-    pub show: usize,
+    pub(crate) show: usize,
 }
 
 /// `trainer plan`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  trainer plan run.toml")]
-pub struct PlanArguments {
+pub(crate) struct PlanArguments {
     /// The run's configuration.
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
     /// Override one value.
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
 }
 
 /// `trainer inspect`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  trainer inspect runs/demo/sentiment/adapter")]
-pub struct InspectArguments {
+pub(crate) struct InspectArguments {
     /// A base, an adapter, a checkpoint or a run.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Write the adapter again here, unchanged in its tensors.
     #[arg(long)]
-    pub resave: Option<PathBuf>,
+    pub(crate) resave: Option<PathBuf>,
 }
 
 /// `trainer probe`.
@@ -230,36 +233,36 @@ pub struct InspectArguments {
 #[command(after_help = "\
 Example:
   trainer probe --base ./base --adapter ./adapter --ids ids.json --labels labels.json --grads --out out.safetensors")]
-pub struct ProbeArguments {
+pub(crate) struct ProbeArguments {
     #[command(flatten)]
-    pub model: ModelArguments,
+    pub(crate) model: ModelArguments,
     /// JSON array of rows of token ids; -1 marks padding at a row's right.
     #[arg(long)]
-    pub ids: PathBuf,
+    pub(crate) ids: PathBuf,
     /// JSON array of rows of labels, -100 where not trained.
     #[arg(long)]
-    pub labels: Option<PathBuf>,
+    pub(crate) labels: Option<PathBuf>,
     /// Also write the gradients of the adapter's tensors (needs `--labels` and `--adapter`).
     #[arg(long)]
-    pub grads: bool,
+    pub(crate) grads: bool,
     /// Safetensors file to write.
     #[arg(long)]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Recompute blocks in the backward pass.
     #[arg(long)]
-    pub recompute: bool,
+    pub(crate) recompute: bool,
 }
 
 /// `trainer corpus`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  trainer corpus --out corpus --seed 1")]
-pub struct CorpusArguments {
+pub(crate) struct CorpusArguments {
     /// Folder to write; must not exist.
     #[arg(long)]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Seeds every text.
     #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// `trainer bench`.
@@ -268,29 +271,29 @@ pub struct CorpusArguments {
 Examples:
   trainer bench
   trainer bench --what step --dims tinyllama --batch 1 --seq 128 --json")]
-pub struct BenchArguments {
+pub(crate) struct BenchArguments {
     /// kernels, step (a QLoRA training step) or decode.
     #[arg(long, default_value = "kernels", value_parser = ["kernels", "step", "decode"])]
-    pub what: String,
+    pub(crate) what: String,
     /// Model dimensions with random weights: tinyllama or stories15m.
     #[arg(long, default_value = "tinyllama", value_parser = ["tinyllama", "stories15m"])]
-    pub dims: String,
+    pub(crate) dims: String,
     /// Compute type: auto, f32, f16 or bf16.
     #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "f16", "bf16"])]
-    pub dtype: String,
+    pub(crate) dtype: String,
     /// Quantization of the random base: nf4 or none.
     #[arg(long, default_value = "nf4", value_parser = ["nf4", "none"])]
-    pub quantization: String,
+    pub(crate) quantization: String,
     /// Sequences per step.
     #[arg(long, default_value_t = 1)]
-    pub batch: usize,
+    pub(crate) batch: usize,
     /// Tokens per sequence.
     #[arg(long, default_value_t = 128)]
-    pub seq: usize,
+    pub(crate) seq: usize,
     /// Measured steps after one warm-up.
     #[arg(long, default_value_t = 3)]
-    pub steps: usize,
+    pub(crate) steps: usize,
     /// Recompute blocks: auto, on or off.
     #[arg(long, default_value = "auto", value_parser = ["auto", "on", "off"])]
-    pub recompute: String,
+    pub(crate) recompute: String,
 }

@@ -2,7 +2,7 @@
 
 mod arguments;
 
-pub use arguments::*;
+pub(crate) use arguments::*;
 
 use std::path::PathBuf;
 
@@ -24,23 +24,23 @@ Examples:
   trainer eval --base ./base --adapter runs/a/adapter --data held_out.jsonl --format alpaca
   trainer generate --base owner/name --adapter runs/a/adapter --prompt \"Name three birds.\""
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 
     /// Where to compute: auto, cpu, cuda[:N], wgpu[:N], vulkan[:N] or metal.
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
-    pub device: String,
+    pub(crate) device: String,
 
     /// Print the result as JSON on stdout.
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// The commands of `cli.md`'s contract that exist.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Fine-tune the embedded base on two tasks and show before and after. No file, no network.
     Demo(DemoArguments),
     /// Run one fine-tuning from a config file.
@@ -80,17 +80,17 @@ pub enum Command {
 
 /// A base and, perhaps, an adapter for it.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ModelArguments {
+pub(crate) struct ModelArguments {
     /// Folder or hub id (`owner/name[@revision]`) of the base; the embedded one when absent.
     #[arg(long)]
-    pub base: Option<String>,
+    pub(crate) base: Option<String>,
     /// Folder of a PEFT adapter.
     #[arg(long)]
-    pub adapter: Option<PathBuf>,
+    pub(crate) adapter: Option<PathBuf>,
     /// How to keep the base's linear layers: `auto` keeps them as they are stored.
     #[arg(long, default_value = "auto", value_parser = ["auto", "nf4", "none"])]
-    pub quantization: String,
+    pub(crate) quantization: String,
     /// Compute type: auto, f32, f16 or bf16.
     #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "f16", "bf16"])]
-    pub compute: String,
+    pub(crate) compute: String,
 }

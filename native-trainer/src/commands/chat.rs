@@ -12,7 +12,7 @@ use super::generate::sampling;
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::cli::ChatArguments;
 use crate::device;
-use crate::session::{end_ids, load_adapter};
+use crate::session::load_adapter;
 
 const HELP: &str = "/adapter NAME  answer with an adapter    /base  answer with the base\n\
                     /compare TEXT  answer with all of them   /reset  forget the conversation    /quit";
@@ -44,7 +44,10 @@ pub(super) fn run(common: &Common, arguments: ChatArguments) -> Result<()> {
             model.with(&load_adapter(folder, &base, &model)?),
         ));
     }
-    let ends = end_ids(&config, &tokenizer);
+    let ends = match arguments.sampling.ignore_eos {
+        true => Vec::new(),
+        false => base.end_ids(&config, &tokenizer),
+    };
     let active = models.len() - 1;
     let mut chat = Chat {
         models,

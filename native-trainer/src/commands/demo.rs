@@ -43,10 +43,7 @@ const TASKS: [Task; 2] = [
 pub(super) fn run(common: &Common, arguments: DemoArguments) -> Result<()> {
     let began = Instant::now();
     let out = &arguments.out;
-    if out.join("metrics.json").is_file() || !out.exists() {
-        // A finished demo is replaced; anything else in the folder is left to RunDir's refusal.
-        let _ = std::fs::remove_dir_all(out);
-    }
+    forget(out);
     let mut results = Vec::new();
     for task in &TASKS {
         eprintln!("== {} ==", task.name);
@@ -82,6 +79,16 @@ pub(super) fn run(common: &Common, arguments: DemoArguments) -> Result<()> {
         return Ok(());
     }
     crate::server::serve_file(&page)
+}
+
+/// Removes what an earlier demo left; anything else in the folder stays, and is refused where it is in the way.
+fn forget(out: &Path) {
+    for task in &TASKS {
+        let _ = std::fs::remove_dir_all(out.join(task.name));
+    }
+    for file in ["metrics.json", "report.html"] {
+        let _ = std::fs::remove_file(out.join(file));
+    }
 }
 
 /// Writes the task's data and returns its configuration.

@@ -11,7 +11,7 @@ use crate::config::{self, RunConfig};
 use crate::device;
 use crate::report::scores::TaskScores;
 use crate::report::table;
-use crate::session::{Data, Scoring, compare, end_ids, load_adapter};
+use crate::session::{Data, Scoring, compare, load_adapter};
 
 /// Scores base and adapter on the same held-out examples.
 pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
@@ -34,7 +34,7 @@ pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
         config.model.double_quant,
         dtype,
     )?;
-    let ends = end_ids(&llama, &tokenizer);
+    let ends = base.end_ids(&llama, &tokenizer);
     let scoring = Scoring {
         examples,
         tokenizer: &tokenizer,

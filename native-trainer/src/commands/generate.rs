@@ -16,7 +16,7 @@ use crate::files::atomic;
 use crate::progress::{Mode, task};
 use crate::report::scores::Sample;
 use crate::report::table;
-use crate::session::{end_ids, load_adapter, read_one};
+use crate::session::{load_adapter, read_one};
 
 /// A prompt as text and as ids, with what the data says should follow.
 struct Prompt {
@@ -40,7 +40,10 @@ pub(super) fn run(common: &Common, arguments: GenerateArguments) -> Result<()> {
         Some(folder) => Some(model.with(&load_adapter(folder, &base, &model)?)),
         None => None,
     };
-    let ends = end_ids(&config, &tokenizer);
+    let ends = match arguments.sampling.ignore_eos {
+        true => Vec::new(),
+        false => base.end_ids(&config, &tokenizer),
+    };
     let answers = |model: &Llama, label: &str| -> Result<Vec<Generated>> {
         let generator = Generator::new(model, &tokenizer, sampling.clone(), ends.clone());
         let mut bar = task::Task::start(

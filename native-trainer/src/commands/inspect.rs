@@ -127,6 +127,7 @@ fn base(path: &Path) -> Result<Value> {
         "kv_heads": config.num_key_value_heads,
         "vocab_size": config.vocab_size,
         "context": config.max_position_embeddings,
+        "weight_bytes": files.weight_bytes(),
         "quantized": files.is_quantized()?,
         "target_modules": qloom_core::adapters::valid_targets(&config.linear_modules()),
         "fingerprint": files.fingerprint()?,

@@ -26,11 +26,11 @@ use crate::cli::{Cli, Command};
 
 /// Wrong usage (a bad flag value, a bad configuration): exit code 2 instead of 1.
 #[derive(Debug)]
-pub struct UsageError(String);
+pub(crate) struct UsageError(String);
 
 impl UsageError {
     /// With a message that says what, where and what to do.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 }
@@ -44,7 +44,7 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 /// Runs the command.
-pub fn run(cli: Cli) -> Result<()> {
+pub(crate) fn run(cli: Cli) -> Result<()> {
     let common = Common {
         device: cli.device,
         json: cli.json,
@@ -71,15 +71,15 @@ pub fn run(cli: Cli) -> Result<()> {
 
 /// Flags every command has.
 #[derive(Clone, Debug)]
-pub struct Common {
+pub(crate) struct Common {
     /// The `--device` value.
-    pub device: String,
+    pub(crate) device: String,
     /// Whether results go to stdout as JSON.
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Runs `work`, prints its error chain, and turns panics into messages: none reaches a user raw.
-pub fn guard(work: impl FnOnce() -> Result<()>) -> ExitCode {
+pub(crate) fn guard(work: impl FnOnce() -> Result<()>) -> ExitCode {
     match caught(work) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
@@ -94,7 +94,7 @@ pub fn guard(work: impl FnOnce() -> Result<()>) -> ExitCode {
 }
 
 /// Runs `work` where a panic only means "not available".
-pub fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
     caught(work).ok()
 }
 

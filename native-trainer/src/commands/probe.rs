@@ -41,7 +41,13 @@ pub(super) fn run(common: &Common, arguments: ProbeArguments) -> Result<()> {
         ))
         .into());
     }
-    let model = base.load(&chosen, &arguments.model.quantization, true, dtype)?;
+    let model = base.load_for(
+        &chosen,
+        &arguments.model.quantization,
+        true,
+        dtype,
+        batch.width,
+    )?;
     let adapted = match &arguments.model.adapter {
         Some(folder) => model.with(&load_adapter(folder, &base, &model)?),
         None => model.clone(),
@@ -112,14 +118,14 @@ fn host<const D: usize>(name: &str, tensor: Tensor<D>) -> Result<(String, OwnedT
 fn read_rows(path: &Path) -> Result<Vec<Vec<i64>>> {
     let rows: Vec<Vec<i64>> = serde_json::from_slice(&read(path)?).with_context(|| {
         format!(
-            "{}: expected a JSON array of rows of integers",
+            "{}: expected a JSON array of rows of integers, for --ids and --labels",
             path.display()
         )
     })?;
     let width = rows.first().map_or(0, Vec::len);
     ensure!(
         width > 0 && rows.iter().all(|row| row.len() == width),
-        "{}: every row must have the same length, at least 1; pad with {PADDING} on the right",
+        "--ids and --labels, {}: every row must have the same length, at least 1; pad with {PADDING} on the right",
         path.display()
     );
     Ok(rows)
@@ -137,6 +143,13 @@ fn batch(ids: &[Vec<i64>], labels: Option<&[Vec<i64>]>) -> Result<Batch> {
     );
     let flat = |rows: &[Vec<i64>]| rows.iter().flatten().copied().collect::<Vec<i64>>();
     let ids = flat(ids);
+    for row in ids.chunks(width) {
+        let end = row.iter().position(|&id| id < 0).unwrap_or(width);
+        ensure!(
+            end > 0 && row[end..].iter().all(|&id| id == PADDING),
+            "--ids: a row must hold token ids, then only {PADDING} for padding; found {row:?}"
+        );
+    }
     let mut batch = Batch {
         rows,
         width,

@@ -104,11 +104,6 @@ impl RunDir {
         self.path.join("metrics.json")
     }
 
-    /// `report.html`.
-    pub(crate) fn report(&self) -> PathBuf {
-        self.path.join("report.html")
-    }
-
     /// `adapter/`, written by [`atomic::replace_folder`].
     pub(crate) fn adapter(&self) -> PathBuf {
         self.path.join("adapter")
@@ -119,6 +114,15 @@ impl RunDir {
         let folder = self.path.join("checkpoints");
         fs::create_dir_all(&folder).map_err(|e| explain(e, "create the folder", &folder))?;
         Ok(folder.join(name))
+    }
+}
+
+/// The refusal of [`RunDir::create`] ahead of slow work, so that a mistaken folder costs no waiting.
+pub(crate) fn refuse_occupied_unless(resume: bool, path: &Path) -> Result<()> {
+    if resume {
+        Ok(())
+    } else {
+        refuse_occupied(path)
     }
 }
 

@@ -27,8 +27,6 @@ use crate::progress::task::{Task, Unit};
 pub(crate) struct Snapshot {
     /// The folder, `.../snapshots/COMMIT`.
     pub(crate) path: PathBuf,
-    /// The commit's hash.
-    pub(crate) commit: String,
     /// The chosen files, relative to `path`.
     pub(crate) files: Vec<String>,
 }
@@ -137,7 +135,6 @@ impl Hub {
             .with_context(|| format!("cannot note {} in the cache", repo.revision))?;
         Ok(Snapshot {
             path: download.folder,
-            commit: info.sha,
             files,
         })
     }
@@ -169,11 +166,7 @@ impl Hub {
             let names = weights.iter().filter_map(|p| p.file_name()?.to_str());
             files.extend(names.map(str::to_owned));
         }
-        Ok(Snapshot {
-            path,
-            commit,
-            files,
-        })
+        Ok(Snapshot { path, files })
     }
 }
 

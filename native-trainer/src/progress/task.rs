@@ -78,11 +78,6 @@ impl Task {
         }
     }
 
-    /// Prints a message without tearing the bar.
-    pub(crate) fn note(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
-    }
-
     /// Removes the bar; what was done is said by the caller's result.
     pub(crate) fn finish(self) {
         self.bar.finish_and_clear();

@@ -2,6 +2,7 @@
 
 mod artifact;
 mod dataset;
+mod describe;
 mod host;
 mod observer;
 mod run;
@@ -13,33 +14,18 @@ pub(crate) use host::latest;
 pub(crate) use run::{RunResult, pretrain, train};
 pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qloom_core::adapters::{Adapter, RECEIPT, Receipt};
 use qloom_core::lora::{Overlay, overlay};
-use qloom_core::models::llama::{Llama, LlamaConfig};
+use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::Tokenizer;
 
 use crate::base::BaseFiles;
 use crate::files::read;
-
-/// Ids that end an answer: the model's end tokens and the tokenizer's.
-pub(crate) fn end_ids(config: &LlamaConfig, tokenizer: &Tokenizer) -> Vec<u32> {
-    let mut ids = config.eos_token_ids.clone();
-    ids.extend(tokenizer.eos_id());
-    if let Ok(Some(template)) = tokenizer.chat_template() {
-        let specials: Vec<String> = tokenizer.special_texts().collect();
-        ids.extend(
-            template
-                .end_of_turn(&specials)
-                .and_then(|token| tokenizer.token_to_id(&token)),
-        );
-    }
-    ids.sort_unstable();
-    ids.dedup();
-    ids
-}
+use crate::hub::settings::HubSettings;
+use crate::progress::Mode;
 
 /// The receipt of adapters trained on `base`.
 pub(crate) fn receipt(base: &BaseFiles, tokenizer: &Tokenizer) -> Result<Receipt> {
@@ -53,16 +39,26 @@ pub(crate) fn receipt(base: &BaseFiles, tokenizer: &Tokenizer) -> Result<Receipt
     })
 }
 
+/// The folder of an adapter: a local one, or a hub id fetched on first use.
+pub(crate) fn locate_adapter(adapter: &Path) -> Result<PathBuf> {
+    crate::hub::resolve_adapter(
+        &adapter.to_string_lossy(),
+        &HubSettings::from_env(Mode::detect(false))?,
+    )
+}
+
 /// Reads an adapter folder.
-pub(crate) fn read_adapter(folder: &Path) -> Result<Adapter> {
+pub(crate) fn read_adapter(adapter: &Path) -> Result<Adapter> {
+    let folder = locate_adapter(adapter)?;
     let config = read(&folder.join("adapter_config.json"))?;
     let tensors = read(&folder.join("adapter_model.safetensors"))?;
     Adapter::from_bytes(&config, &tensors).with_context(|| format!("adapter {}", folder.display()))
 }
 
 /// Reads the adapter in `folder`, checks that it belongs to `base`, and lays it over `model`.
-pub(crate) fn load_adapter(folder: &Path, base: &BaseFiles, model: &Llama) -> Result<Overlay> {
-    let adapter = read_adapter(folder)?;
+pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> Result<Overlay> {
+    let folder = locate_adapter(adapter)?;
+    let adapter = read_adapter(&folder)?;
     let wrong = || {
         format!(
             "adapter {} does not fit the base {}",

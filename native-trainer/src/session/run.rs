@@ -18,16 +18,17 @@ use qloom_core::train::{
 use qloom_core::weights::{WeightSource, sha256_hex};
 use serde_json::{Map, Value, json};
 
+use super::describe;
 use super::host::{BEST, RunHost};
 use super::observer::RunObserver;
 use super::{
-    Artifact, Data, ModelScores, Scoring, answer, compare, end_ids, latest, read_adapter, receipt,
-    reference,
+    Artifact, Data, ModelScores, Scoring, answer, compare, latest, read_adapter, receipt, reference,
 };
 use crate::base::{BaseFiles, check_vocabulary};
+use crate::commands::UsageError;
 use crate::config::{PretrainConfig, RunConfig};
 use crate::device::{self, ChosenDevice};
-use crate::files::run_dir::RunDir;
+use crate::files::run_dir::{self, RunDir};
 use crate::files::{atomic, jsonl, read};
 use crate::progress::interrupt::Interrupt;
 use crate::report::curve::LossCurve;
@@ -81,13 +82,14 @@ pub(crate) fn train(
     };
     warn(&data);
     let (parameters, peft) = initial_parameters(config, &base, &llama_config, &chosen)?;
-    let run = Run::open(config, resume)?;
+    run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
     let model = base.load(
         &chosen,
         &config.model.quantization,
         config.model.double_quant,
         dtype,
     )?;
+    let run = Run::open(config, resume)?;
     let artifact = Artifact::Adapter {
         config: Box::new(peft),
         receipt: receipt(&base, &tokenizer)?,
@@ -100,16 +102,25 @@ pub(crate) fn train(
 
     let overlay = super::load_adapter(&run.dir.adapter(), &base, &model)?;
     let adapted = model.with(&overlay);
-    let ends = end_ids(&llama_config, &tokenizer);
+    let ends = base.end_ids(&llama_config, &tokenizer);
     let (metrics, samples) = run.score(config, &model, &adapted, &data, &tokenizer, &ends, task)?;
-    run.result(
+    let result = run.result(
         outcome,
         metrics,
         samples,
         data.eval.len(),
         trainable,
         run.dir.adapter(),
-    )
+    )?;
+    describe::write(
+        config,
+        &base.name,
+        &base.fingerprint()?,
+        &data,
+        &result,
+        task,
+    )?;
+    Ok(result)
 }
 
 /// Trains a whole model from random weights.
@@ -181,7 +192,9 @@ impl Run {
         for line in &dir.recovered {
             eprintln!("{line}");
         }
-        if !resume {
+        if resume {
+            refuse_changes(&read(&dir.config())?, config)?;
+        } else {
             atomic::write_file(&dir.config(), toml::to_string_pretty(config)?.as_bytes())?;
         }
         Ok(Self { dir })
@@ -293,6 +306,8 @@ impl Run {
         task: &str,
     ) -> Result<(Vec<Metric>, Vec<Sample>)> {
         if data.eval.is_empty() {
+            let nothing = ModelScores::default();
+            self.write_metrics(&nothing, &nothing, data)?;
             return Ok((Vec::new(), Vec::new()));
         }
         let scoring = Scoring {
@@ -554,22 +569,64 @@ fn new_config(shape: &PretrainConfig, tokenizer: &Tokenizer) -> Result<LlamaConf
     Ok(LlamaConfig::from_json(&serde_json::to_vec(&json)?)?)
 }
 
+/// Refuses to resume under settings that would lead to another result, naming each that changed.
+fn refuse_changes(stored: &[u8], config: &RunConfig) -> Result<()> {
+    let stored: RunConfig =
+        toml::from_str(&String::from_utf8_lossy(stored)).context("the run's own config.toml")?;
+    let mut changed = Vec::new();
+    differences(
+        "",
+        &serde_json::to_value(decisive(&stored))?,
+        &serde_json::to_value(decisive(config))?,
+        &mut changed,
+    );
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(UsageError::new(format!(
+        "--resume continues a run as it was started, but {}; restore that, or start a new run with --set output.dir=DIR",
+        changed.join(", ")
+    ))
+    .into())
+}
+
+/// The part of a configuration that decides the course of a run.
+fn decisive(config: &RunConfig) -> RunConfig {
+    let mut config = config.clone();
+    config.eval = Default::default();
+    config.output = Default::default();
+    let own = TrainConfig::default();
+    config.train.eval_every = own.eval_every;
+    config.train.save_every = own.save_every;
+    config.train.keep_checkpoints = own.keep_checkpoints;
+    config.train.early_stopping = own.early_stopping;
+    config
+}
+
+fn differences(path: &str, before: &Value, now: &Value, found: &mut Vec<String>) {
+    match (before, now) {
+        (Value::Object(before), Value::Object(now)) => {
+            for key in before
+                .keys()
+                .chain(now.keys().filter(|key| !before.contains_key(*key)))
+            {
+                let name = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                let value = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                differences(&name, &value(before), &value(now), found);
+            }
+        }
+        _ if before != now => found.push(format!("{path} was {before} and is now {now}")),
+        _ => {}
+    }
+}
+
 /// Identifies everything that decides the course of a run besides its length.
 fn fingerprint(config: &RunConfig, data: &Data) -> Result<String> {
-    let train = TrainConfig {
-        eval_every: None,
-        save_every: None,
-        keep_checkpoints: 0,
-        early_stopping: None,
-        ..config.train.clone()
-    };
-    let text = serde_json::to_string(&json!([
-        train,
-        config.lora,
-        config.model,
-        data.hash(),
-        config.data.packing
-    ]))?;
+    let text = serde_json::to_string(&json!([decisive(config), data.hash()]))?;
     Ok(sha256_hex(text.as_bytes()))
 }
 

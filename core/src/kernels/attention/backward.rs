@@ -29,7 +29,11 @@ impl<B: AttentionOps> Backward<B, 3> for Attention {
         let dy = grads.consume::<B>(&ops.node);
         let ([q, k, v, bias], scale) = ops.state;
         let [q_node, k_node, v_node] = ops.parents;
-        let wanted = Wanted { q: q_node.is_some(), k: k_node.is_some(), v: v_node.is_some() };
+        let wanted = Wanted {
+            q: q_node.is_some(),
+            k: k_node.is_some(),
+            v: v_node.is_some(),
+        };
         let (dq, dk, dv) = B::grouped_attention_gradients(q, k, v, bias, dy, scale, wanted);
         for (node, gradient) in [(q_node, dq), (k_node, dk), (v_node, dv)] {
             if let Some(node) = node {
@@ -71,6 +75,10 @@ impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
         // Only reached on plain gradients: there is no second derivative.
         let [q, k, v, bias, dy] = [q, k, v, bias, dy].map(|t| t.into_primitive());
         let (dq, dk, dv) = B::grouped_attention_gradients(q, k, v, bias, dy, scale, wanted);
-        (Self::from_inner(dq), Self::from_inner(dk), Self::from_inner(dv))
+        (
+            Self::from_inner(dq),
+            Self::from_inner(dk),
+            Self::from_inner(dv),
+        )
     }
 }

@@ -30,10 +30,23 @@ struct Problem<'a> {
 
 impl Problem<'_> {
     /// The probabilities of a block over the keys of `span`, `[count, keys seen]`, into `p`.
-    fn probabilities(&self, row: usize, kv_head: usize, block: &Block, span: (usize, usize), p: &mut [f32]) {
+    fn probabilities(
+        &self,
+        row: usize,
+        kv_head: usize,
+        block: &Block,
+        span: (usize, usize),
+        p: &mut [f32],
+    ) {
         let seen = span.1 - span.0;
         let keys = self.k.tokens(row, kv_head, span.0, seen);
-        multiply(p, self.q.block(row, block), keys.transpose(), self.scale, false);
+        multiply(
+            p,
+            self.q.block(row, block),
+            keys.transpose(),
+            self.scale,
+            false,
+        );
         for (i, scores) in p.chunks_exact_mut(seen).enumerate() {
             softmax_row(self.isa, scores, self.bias.row(row, block, i, span));
         }
@@ -71,7 +84,13 @@ pub(super) fn attention(
     flex::tensor(y, Shape::from([n.rows, n.width, n.heads * n.dim]), dtype)
 }
 
-fn forward_strand(problem: &Problem<'_>, row: usize, kv_head: usize, strand: usize, out: &Output<'_>) {
+fn forward_strand(
+    problem: &Problem<'_>,
+    row: usize,
+    kv_head: usize,
+    strand: usize,
+    out: &Output<'_>,
+) {
     let n = problem.sizes;
     let mut scores = vec![0.0; n.block_scores()];
     let mut mixed = vec![0.0; n.block_queries() * n.dim];
@@ -85,7 +104,13 @@ fn forward_strand(problem: &Problem<'_>, row: usize, kv_head: usize, strand: usi
         problem.probabilities(row, kv_head, &block, span, p);
         let mixed = &mut mixed[..block.count * n.dim];
         let p = View::new(p, block.count, seen, seen);
-        multiply(mixed, p, problem.v.tokens(row, kv_head, span.0, seen), 1.0, false);
+        multiply(
+            mixed,
+            p,
+            problem.v.tokens(row, kv_head, span.0, seen),
+            1.0,
+            false,
+        );
         write_block(out, n, row, &block, mixed);
     }
 }
@@ -127,7 +152,11 @@ pub(super) fn gradients(
     let mut dq = vec![0.0; q_shape.num_elements()];
     let mut dk = vec![0.0; k_shape.num_elements()];
     let mut dv = vec![0.0; k_shape.num_elements()];
-    let out = Outputs { dq: Output::new(&mut dq), dk: Output::new(&mut dk), dv: Output::new(&mut dv) };
+    let out = Outputs {
+        dq: Output::new(&mut dq),
+        dk: Output::new(&mut dk),
+        dv: Output::new(&mut dv),
+    };
     // The query heads of one key head add to the same dk and dv, so they are one task, in order.
     for_each_task(n.rows * n.kv_heads, |task| {
         let (row, kv_head) = (task / n.kv_heads, task % n.kv_heads);
@@ -187,11 +216,23 @@ fn backward_head(
         }
         let ds = View::new(ds, block.count, seen, seen);
         if wanted.k {
-            multiply(&mut dk[at], ds.transpose(), problem.q.block(row, &block), 1.0, true);
+            multiply(
+                &mut dk[at],
+                ds.transpose(),
+                problem.q.block(row, &block),
+                1.0,
+                true,
+            );
         }
         if wanted.q {
             let dq = &mut dq[..block.count * n.dim];
-            multiply(dq, ds, problem.k.tokens(row, kv_head, span.0, seen), 1.0, false);
+            multiply(
+                dq,
+                ds,
+                problem.k.tokens(row, kv_head, span.0, seen),
+                1.0,
+                false,
+            );
             write_block(&out.dq, n, row, &block, dq);
         }
     }

@@ -20,7 +20,14 @@ struct Sizes {
 impl Sizes {
     fn of<B: Backend>(q: &FloatTensor<B>, k: &FloatTensor<B>) -> Self {
         let (q, k) = (q.shape(), k.shape());
-        Self { rows: q[0], width: q[1], keys: k[1], heads: q[2], kv_heads: k[2], dim: q[3] }
+        Self {
+            rows: q[0],
+            width: q[1],
+            keys: k[1],
+            heads: q[2],
+            kv_heads: k[2],
+            dim: q[3],
+        }
     }
 
     /// Queries per key head.
@@ -31,7 +38,10 @@ impl Sizes {
     /// `[rows, width, heads, dim]` to `[rows, kv_heads, grouped, dim]`.
     fn group<B: Backend>(&self, q: FloatTensor<B>) -> FloatTensor<B> {
         let q = B::float_swap_dims(q, 1, 2);
-        B::float_reshape(q, Shape::from([self.rows, self.kv_heads, self.grouped(), self.dim]))
+        B::float_reshape(
+            q,
+            Shape::from([self.rows, self.kv_heads, self.grouped(), self.dim]),
+        )
     }
 
     /// The way back.
@@ -53,7 +63,10 @@ fn probabilities<B: Backend>(
     let scores = B::float_matmul(q, B::float_permute(k, &[0, 2, 3, 1]));
     let scores = B::float_cast(scores, FloatDType::F32);
     let by_head = Shape::from([n.rows, n.heads, n.width, n.keys]);
-    let scores = B::float_add(B::float_reshape(scores, by_head), B::float_cast(bias, FloatDType::F32));
+    let scores = B::float_add(
+        B::float_reshape(scores, by_head),
+        B::float_cast(bias, FloatDType::F32),
+    );
     let grouped = Shape::from([n.rows, n.kv_heads, n.grouped(), n.keys]);
     B::float_reshape(B::softmax(scores, 3), grouped)
 }

@@ -16,7 +16,11 @@ pub(super) fn with_adjacent_features(x: FlexTensor) -> FlexTensor {
     let strides = x.layout().strides();
     let dims = TensorMetadata::shape(&x);
     let adjacent = strides[3] == 1 || dims[3] == 1;
-    if adjacent && strides.iter().all(|&s| s >= 0) { x } else { contiguous(x) }
+    if adjacent && strides.iter().all(|&s| s >= 0) {
+        x
+    } else {
+        contiguous(x)
+    }
 }
 
 /// Strided access to `[rows, tokens, heads, head_dim]`.
@@ -33,7 +37,11 @@ impl<'a> Heads<'a> {
     pub(super) fn new(x: &'a FlexTensor) -> Self {
         let (layout, dim) = (x.layout(), TensorMetadata::shape(x)[3]);
         let strides = [0, 1, 2].map(|axis| layout.strides()[axis].unsigned_abs());
-        Self { data: &x.storage::<f32>()[layout.start_offset()..], strides, dim }
+        Self {
+            data: &x.storage::<f32>()[layout.start_offset()..],
+            strides,
+            dim,
+        }
     }
 
     /// `count` tokens of one head from `token` on, `[count, head_dim]`.
@@ -49,7 +57,12 @@ impl<'a> Heads<'a> {
 
     fn view(&self, row: usize, head: usize, token: usize, count: usize, stride: usize) -> View<'a> {
         let start = row * self.strides[0] + token * self.strides[1] + head * self.strides[2];
-        View::new(&self.data[start.min(self.data.len())..], count, self.dim, stride)
+        View::new(
+            &self.data[start.min(self.data.len())..],
+            count,
+            self.dim,
+            stride,
+        )
     }
 }
 
@@ -80,7 +93,14 @@ pub(super) struct Block {
 impl Sizes {
     pub(super) fn of(q: &FlexTensor, k: &FlexTensor) -> Self {
         let (q, k) = (TensorMetadata::shape(q), TensorMetadata::shape(k));
-        Self { rows: q[0], width: q[1], keys: k[1], heads: q[2], kv_heads: k[2], dim: q[3] }
+        Self {
+            rows: q[0],
+            width: q[1],
+            keys: k[1],
+            heads: q[2],
+            kv_heads: k[2],
+            dim: q[3],
+        }
     }
 
     /// Query heads per key head.
@@ -100,7 +120,11 @@ impl Sizes {
 
     /// Queries of the largest block.
     pub(super) fn block_queries(&self) -> usize {
-        if self.width == 1 { self.group() } else { TILE.min(self.width) }
+        if self.width == 1 {
+            self.group()
+        } else {
+            TILE.min(self.width)
+        }
     }
 
     /// How many independent sets of blocks share one key head: its query heads, or one where they are stacked.
@@ -114,15 +138,31 @@ impl Sizes {
         let stacked = self.width == 1;
         (0..self.tiles()).map(move |tile| {
             let token = tile * TILE;
-            let count = if stacked { self.group() } else { TILE.min(self.width - token) };
-            Block { head, token, count, stacked }
+            let count = if stacked {
+                self.group()
+            } else {
+                TILE.min(self.width - token)
+            };
+            Block {
+                head,
+                token,
+                count,
+                stacked,
+            }
         })
     }
 
     /// Where a block's results lie in a contiguous `[rows, width, heads, dim]`: offset and stride of its queries.
     pub(super) fn place(&self, row: usize, block: &Block) -> (usize, usize) {
         let offset = ((row * self.width + block.token) * self.heads + block.head) * self.dim;
-        (offset, if block.stacked { self.dim } else { self.heads * self.dim })
+        (
+            offset,
+            if block.stacked {
+                self.dim
+            } else {
+                self.heads * self.dim
+            },
+        )
     }
 }
 
@@ -140,9 +180,16 @@ impl<'a> Bias<'a> {
     pub(super) fn new(data: &'a [f32], sizes: Sizes) -> Self {
         let per_row = sizes.width * sizes.keys;
         let shared = data.len() == per_row;
-        let tiles = data.chunks(per_row.max(1)).flat_map(|row| row.chunks(TILE * sizes.keys));
+        let tiles = data
+            .chunks(per_row.max(1))
+            .flat_map(|row| row.chunks(TILE * sizes.keys));
         let spans = tiles.map(|tile| span(tile, sizes.keys)).collect();
-        Self { data, shared, sizes, spans }
+        Self {
+            data,
+            shared,
+            sizes,
+            spans,
+        }
     }
 
     /// The keys a block sees, from and to; none where both are equal.
@@ -152,9 +199,19 @@ impl<'a> Bias<'a> {
     }
 
     /// What is added to the scores of query `i` of a block, over keys `from .. to`.
-    pub(super) fn row(&self, row: usize, block: &Block, i: usize, (from, to): (usize, usize)) -> &[f32] {
+    pub(super) fn row(
+        &self,
+        row: usize,
+        block: &Block,
+        i: usize,
+        (from, to): (usize, usize),
+    ) -> &[f32] {
         let row = if self.shared { 0 } else { row };
-        let token = if block.stacked { block.token } else { block.token + i };
+        let token = if block.stacked {
+            block.token
+        } else {
+            block.token + i
+        };
         let at = (row * self.sizes.width + token) * self.sizes.keys;
         &self.data[at + from..at + to]
     }
@@ -165,7 +222,7 @@ fn span(tile: &[f32], keys: usize) -> (usize, usize) {
     let (mut from, mut to) = (keys, 0);
     for row in tile.chunks_exact(keys) {
         // NaN counts as seen: it must reach the loss.
-        let seen = |b: &f32| !(*b <= HIDDEN);
+        let seen = |b: &f32| b.is_nan() || *b > HIDDEN;
         if let Some(first) = row[..from].iter().position(seen) {
             from = first;
         }

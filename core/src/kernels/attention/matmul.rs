@@ -14,8 +14,17 @@ impl<'a> View<'a> {
     /// `[rows, columns]` with adjacent columns, rows `stride` apart, from the start of `data`.
     pub(super) fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         let last = rows.saturating_sub(1) * stride + columns;
-        assert!(rows * columns == 0 || last <= data.len(), "a view must lie in its buffer");
-        Self { data, rows, columns, row_stride: stride, column_stride: 1 }
+        assert!(
+            rows * columns == 0 || last <= data.len(),
+            "a view must lie in its buffer"
+        );
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride: stride,
+            column_stride: 1,
+        }
     }
 
     /// The same numbers, transposed.

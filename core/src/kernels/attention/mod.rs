@@ -121,15 +121,26 @@ pub fn attention(
 ) -> Tensor<3> {
     let [rows, width, heads, dim] = q.dims();
     let [_, keys, kv_heads, _] = k.dims();
-    assert_eq!(k.dims(), [rows, keys, kv_heads, dim], "attention: shape of k");
+    assert_eq!(
+        k.dims(),
+        [rows, keys, kv_heads, dim],
+        "attention: shape of k"
+    );
     assert_eq!(v.dims(), k.dims(), "attention: shape of v");
     assert!(
         kv_heads > 0 && heads.is_multiple_of(kv_heads),
         "attention: {heads} heads cannot share {kv_heads} key heads evenly"
     );
     let bias_rows = bias.dims()[0];
-    assert!(bias_rows == rows || bias_rows == 1, "attention: bias has {bias_rows} rows, q {rows}");
-    assert_eq!(bias.dims(), [bias_rows, 1, width, keys], "attention: shape of bias");
+    assert!(
+        bias_rows == rows || bias_rows == 1,
+        "attention: bias has {bias_rows} rows, q {rows}"
+    );
+    assert_eq!(
+        bias.dims(),
+        [bias_rows, 1, width, keys],
+        "attention: shape of bias"
+    );
     Tensor::from_dispatch(<Dispatch as AttentionOps>::grouped_attention(
         q.into_dispatch(),
         k.into_dispatch(),

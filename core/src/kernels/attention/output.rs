@@ -21,7 +21,11 @@ unsafe impl Sync for Output<'_> {}
 impl<'a> Output<'a> {
     /// Takes the buffer for the time of the tasks.
     pub(super) fn new(data: &'a mut [f32]) -> Self {
-        Self { data: data.as_mut_ptr(), len: data.len(), buffer: PhantomData }
+        Self {
+            data: data.as_mut_ptr(),
+            len: data.len(),
+            buffer: PhantomData,
+        }
     }
 
     /// Writes `values`, `[rows, columns]` without gaps, to rows that start at `offset` and lie `stride` apart.
@@ -38,7 +42,10 @@ impl<'a> Output<'a> {
     ) {
         for (i, row) in values.chunks_exact(columns.max(1)).enumerate() {
             let start = offset + i * stride;
-            assert!(start + columns <= self.len, "a result must lie in its buffer");
+            assert!(
+                start + columns <= self.len,
+                "a result must lie in its buffer"
+            );
             // SAFETY: in bounds by the assertion; `values` is borrowed and cannot be this exclusively borrowed
             // buffer; the caller keeps other threads away.
             unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), self.data.add(start), columns) };

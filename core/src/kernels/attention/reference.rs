@@ -12,10 +12,21 @@ pub(super) struct Shape {
 }
 
 /// `softmax(scale q kᵀ + bias) v`; `bias` is `[rows or 1, width, keys]`.
-pub(super) fn attention(s: Shape, q: &[f64], k: &[f64], v: &[f64], bias: &[f64], scale: f64) -> Vec<f64> {
+pub(super) fn attention(
+    s: Shape,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    bias: &[f64],
+    scale: f64,
+) -> Vec<f64> {
     let mut y = vec![0.0; q.len()];
     for row in 0..s.rows {
-        let bias_row = if bias.len() == s.width * s.keys { 0 } else { row };
+        let bias_row = if bias.len() == s.width * s.keys {
+            0
+        } else {
+            row
+        };
         for t in 0..s.width {
             for head in 0..s.heads {
                 let kv_head = head / (s.heads / s.kv_heads);

@@ -85,7 +85,10 @@ mod tests {
             };
             let portable = run(Isa::Portable);
             let total: f32 = portable[..n].iter().sum();
-            assert!((total - 1.0).abs() < 1e-5, "n {n}: probabilities add up to {total}");
+            assert!(
+                (total - 1.0).abs() < 1e-5,
+                "n {n}: probabilities add up to {total}"
+            );
             assert!(n == 1 || portable[n / 2] == 0.0);
             for isa in Isa::all() {
                 for (a, b) in run(isa).iter().zip(&portable) {
@@ -105,7 +108,10 @@ mod tests {
                 let mut scores = vec![3.0; n];
                 scores[n - 1] = f32::NAN;
                 softmax_row(isa, &mut scores, &vec![0.0; n]);
-                assert!(scores.iter().all(|s| s.is_nan()), "{isa:?}, n {n}: {scores:?}");
+                assert!(
+                    scores.iter().all(|s| s.is_nan()),
+                    "{isa:?}, n {n}: {scores:?}"
+                );
             }
         }
     }

@@ -26,6 +26,8 @@ const FEW_ROWS: usize = 7;
 const TILE: u32 = 4;
 /// Units of one cube of the fused kernel.
 const UNITS: u32 = 64;
+/// Elements of `x` per load of the fused kernel.
+const VECTOR: usize = 4;
 /// Units of one cube of the unpacking kernel.
 const UNPACK_UNITS: u32 = 256;
 /// Cubes in one dimension of a launch; WebGPU allows 65535.
@@ -53,17 +55,6 @@ fn level(code: u32) -> f32 {
         select(code < 14u32, c12, c14),
     );
     select(code < 8u32, low, high)
-}
-
-/// Fills the shared table of levels; every unit of the cube must call it.
-#[cube]
-fn load_levels(levels: &mut Shared<[f32]>) {
-    let mut i = UNIT_POS;
-    while i < 16u32 {
-        levels[i as usize] = level(i);
-        i += CUBE_DIM;
-    }
-    sync_cube();
 }
 
 /// Absmax of a block; see `Nf4Layout` for the buffers.
@@ -96,8 +87,6 @@ fn unpack_kernel<F: Float, N: Size>(
     #[comptime] double: bool,
     #[define(F)] _dtype: ElemType,
 ) {
-    let mut levels = Shared::<[f32]>::new_slice(16usize);
-    load_levels(&mut levels);
     let position = ABSOLUTE_POS;
     if position < vectors as usize {
         let first = position * N::value();
@@ -115,7 +104,7 @@ fn unpack_kernel<F: Float, N: Size>(
             let nibble = (first + j) as u32 % 8u32;
             // The even element of a byte is in its high half.
             let code = (word >> (4u32 * (nibble ^ 1u32))) & 15u32;
-            values.insert(j, F::cast_from(levels[code as usize] * scale));
+            values.insert(j, F::cast_from(level(code) * scale));
         }
         out[position] = values;
     }
@@ -134,6 +123,7 @@ fn few_rows_kernel<F: Float, N: Size>(
     blocksize: u32,
     nested_blocksize: u32,
     #[comptime] rows: u32,
+    #[comptime] loads: usize,
     #[comptime] double: bool,
     #[define(F)] _dtype: ElemType,
 ) {
@@ -141,10 +131,12 @@ fn few_rows_kernel<F: Float, N: Size>(
     let rows = comptime![rows as usize];
     let tile = comptime![TILE as usize];
     let units = comptime![UNITS as usize];
-    let loads = comptime![8usize].runtime() / N::value();
     let mut levels = Shared::<[f32]>::new_slice(16usize);
     let mut partial = Shared::<[f32]>::new_slice(comptime![(rows * tile * units) as usize]);
-    load_levels(&mut levels);
+    if UNIT_POS < 16u32 {
+        levels[UNIT_POS as usize] = level(UNIT_POS);
+    }
+    sync_cube();
 
     let out_features = out_features as usize;
     let words = in_features as usize / 8;
@@ -194,18 +186,17 @@ fn few_rows_kernel<F: Float, N: Size>(
         partial[i * units + unit] = total[i];
     }
     sync_cube();
-    let mut half = units / 2;
-    while half > 0 {
+    #[unroll]
+    for step in 1..=comptime![UNITS.ilog2()] {
+        let half = comptime![units >> step];
         if unit < half {
             #[unroll]
             for i in 0..sums {
-                let at = i * units + unit;
-                let other = partial[at + half];
-                partial[at] += other;
+                let other = partial[i * units + unit + half];
+                partial[i * units + unit] += other;
             }
         }
         sync_cube();
-        half /= 2;
     }
     if unit < sums {
         let m = unit / tile;
@@ -281,7 +272,7 @@ fn few_rows(
         &client,
         CubeCount::Static(across, cubes.div_ceil(across), 1),
         CubeDim::new_1d(UNITS),
-        4,
+        VECTOR,
         x.into_buffer_arg(),
         codes.into_buffer_arg(),
         scale_codes.into_buffer_arg(),
@@ -292,6 +283,7 @@ fn few_rows(
         layout.blocksize as u32,
         layout.nested_blocksize as u32,
         rows as u32,
+        8 / VECTOR,
         layout.is_double(),
         dtype_to_storage_type(dtype),
     );

@@ -1,11 +1,13 @@
 //! Rotary embedding against its reference, forward and backward.
 #![allow(clippy::unwrap_used)]
 
+use burn::backend::Flex;
 use burn::tensor::{DType, Device};
 
-use super::{reference, rope};
+use super::{cpu, generic, reference, rope};
 use crate::kernels::swiglu::testing::{
-    assert_close, assert_gradient, devices, numbers, tensor, values, wide,
+    assert_close, assert_gradient, devices, numbers, primitive, primitive_values, tensor, values,
+    wide,
 };
 
 #[test]
@@ -70,4 +72,23 @@ fn other_types_and_views() {
         1e-2,
         "bf16",
     );
+}
+
+#[test]
+fn the_generic_version_equals_the_cpu_one() {
+    for inverse in [false, true] {
+        let x = primitive(&numbers(1, 2 * 5 * 3 * 10), [2, 5, 3, 10]);
+        let (cos, sin) = (
+            primitive(&numbers(2, 50), [10, 5]),
+            primitive(&numbers(3, 50), [10, 5]),
+        );
+        let generic = generic::rope::<Flex>(x.clone(), cos.clone(), sin.clone(), inverse);
+        let cpu = cpu::rope(x, cos, sin, inverse);
+        assert_close(
+            &primitive_values(cpu),
+            &wide(&primitive_values(generic)),
+            1e-6,
+            "rope",
+        );
+    }
 }

@@ -83,3 +83,13 @@ pub(crate) fn assert_gradient(
         );
     }
 }
+
+/// Numbers as the CPU's own tensor, to call a backend without a device.
+pub(crate) fn primitive<const D: usize>(data: &[f32], shape: [usize; D]) -> burn_flex::FlexTensor {
+    burn_flex::FlexTensor::from_data(TensorData::new(data.to_vec(), shape))
+}
+
+/// The numbers of such a tensor.
+pub(crate) fn primitive_values(tensor: burn_flex::FlexTensor) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}

@@ -1,10 +1,12 @@
 //! SwiGLU against its reference, forward and backward.
 #![allow(clippy::unwrap_used)]
 
+use burn::backend::Flex;
 use burn::tensor::DType;
 
 use super::testing::{assert_close, assert_gradient, devices, numbers, tensor, values, wide};
-use super::{reference, swiglu};
+use super::testing::{primitive, primitive_values};
+use super::{cpu, generic, reference, swiglu};
 
 const SHAPES: [[usize; 2]; 7] = [
     [1, 1],
@@ -129,4 +131,34 @@ fn non_finite_numbers_are_not_hidden() {
     );
     let y = values(y);
     assert!(y[0].is_nan() && y[1] == 0.0 && y[2] == 200.0, "{y:?}");
+}
+
+#[test]
+fn the_generic_version_equals_the_cpu_one() {
+    for shape in SHAPES {
+        let n = shape[0] * shape[1];
+        let [gate, up, dy] = [1, 2, 3].map(|seed| primitive(&numbers(seed, n), shape));
+        let generic = generic::swiglu::<Flex>(gate.clone(), up.clone());
+        let cpu = cpu::swiglu(gate.clone(), up.clone());
+        assert_close(
+            &primitive_values(cpu),
+            &wide(&primitive_values(generic)),
+            1e-6,
+            "y",
+        );
+        let (dgate, dup) = generic::gradients::<Flex>(gate.clone(), up.clone(), dy.clone());
+        let cpu = cpu::gradients(gate, up, dy);
+        assert_close(
+            &primitive_values(cpu.0),
+            &wide(&primitive_values(dgate)),
+            1e-6,
+            "dgate",
+        );
+        assert_close(
+            &primitive_values(cpu.1),
+            &wide(&primitive_values(dup)),
+            1e-6,
+            "dup",
+        );
+    }
 }

@@ -79,6 +79,8 @@ macro_rules! multiversion {
         #[allow(clippy::too_many_arguments)]
         pub(crate) fn $name(isa: $crate::kernels::swiglu::vector::Isa, $($arg: $ty),*) $(-> $ret)? {
             use $crate::kernels::swiglu::vector::{BASE_FMA, Isa};
+            // Lanes read best by number.
+            #[allow(clippy::needless_range_loop)]
             #[inline(always)]
             fn body<const $fma: bool>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
@@ -135,7 +137,7 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     /// Adding 1.5 * 2^23 leaves the nearest whole number in the low bits.
     const SHIFT: f32 = 12_582_912.0;
     /// ln 2 in two parts, the first of 10 bits so that its multiples are exact.
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let shifted = fma::<FMA>(x, std::f32::consts::LOG2_E, SHIFT);
     let n = shifted - SHIFT;

@@ -1,8 +1,9 @@
 //! Grouped-query self-attention with rotary positions.
 
-use burn::tensor::{DType, Tensor, activation::softmax};
+use burn::tensor::{Int, Tensor};
 
 use super::{Context, LlamaConfig};
+use crate::kernels::attention::attention;
 use crate::lora::Overlay;
 use crate::models::linear::Linear;
 
@@ -35,7 +36,7 @@ pub struct LayerCache {
 impl LayerCache {
     /// Room for `capacity` tokens of `rows` sequences.
     pub fn new(config: &LlamaConfig, rows: usize, capacity: usize, like: &Tensor<2>) -> Self {
-        let shape = [rows, config.num_key_value_heads, capacity, config.head_dim];
+        let shape = [rows, capacity, config.num_key_value_heads, config.head_dim];
         let options = (&like.device(), like.dtype());
         Self {
             keys: Tensor::zeros(shape, options),
@@ -50,21 +51,21 @@ impl LayerCache {
         keys: Tensor<4>,
         values: Tensor<4>,
     ) -> (Tensor<4>, Tensor<4>) {
-        let [rows, heads, width, dim] = keys.dims();
-        let place = [0..rows, 0..heads, past..past + width, 0..dim];
+        let [rows, width, heads, dim] = keys.dims();
+        let place = [0..rows, past..past + width, 0..heads, 0..dim];
         self.keys
             .inplace(|cache| cache.slice_assign(place.clone(), keys));
         self.values
             .inplace(|cache| cache.slice_assign(place, values));
         let seen = past + width;
         (
-            self.keys.clone().narrow(2, 0, seen),
-            self.values.clone().narrow(2, 0, seen),
+            self.keys.clone().narrow(1, 0, seen),
+            self.values.clone().narrow(1, 0, seen),
         )
     }
 
     /// Keeps the sequences `rows`, in that order: finished ones leave the batch.
-    pub fn keep_rows(&mut self, rows: burn::tensor::Tensor<1, burn::tensor::Int>) {
+    pub fn keep_rows(&mut self, rows: Tensor<1, Int>) {
         self.keys.inplace(|cache| cache.select(0, rows.clone()));
         self.values.inplace(|cache| cache.select(0, rows));
     }
@@ -78,51 +79,22 @@ impl Attention {
         context: &Context,
         cache: Option<(&mut LayerCache, usize)>,
     ) -> Tensor<2> {
-        let q = context.rotation.apply(self.heads(
-            self.q_proj.forward(x.clone()),
-            self.num_heads,
-            context,
-        ));
-        let k = context.rotation.apply(self.heads(
-            self.k_proj.forward(x.clone()),
-            self.num_kv_heads,
-            context,
-        ));
-        let v = self.heads(self.v_proj.forward(x), self.num_kv_heads, context);
+        let heads = |x: Tensor<2>, heads: usize| {
+            x.reshape([context.rows, context.width, heads, self.head_dim])
+        };
+        let q = heads(self.q_proj.forward(x.clone()), self.num_heads);
+        let k = heads(self.k_proj.forward(x.clone()), self.num_kv_heads);
+        let v = heads(self.v_proj.forward(x), self.num_kv_heads);
+        let (q, k) = (context.rotation.apply(q), context.rotation.apply(k));
         let (k, v) = match cache {
             Some((cache, past)) => cache.append(past, k, v),
             None => (k, v),
         };
-        let mixed = self.attend(q, k, v, context);
+        let scale = (self.head_dim as f64).powf(-0.5);
+        let mixed = attention(q, k, v, context.bias.clone(), scale);
         let width = self.num_heads * self.head_dim;
-        let rows = mixed
-            .swap_dims(1, 2)
-            .reshape([context.rows * context.width, width]);
-        self.o_proj.forward(rows)
-    }
-
-    /// `[rows * width, heads * head_dim]` to `[rows, heads, width, head_dim]`.
-    fn heads(&self, x: Tensor<2>, heads: usize, context: &Context) -> Tensor<4> {
-        x.reshape([context.rows, context.width, heads, self.head_dim])
-            .swap_dims(1, 2)
-    }
-
-    /// Softmax attention. The query heads of a group are stacked along the token axis, so keys and
-    /// values are never repeated.
-    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, context: &Context) -> Tensor<4> {
-        let (rows, width, keys) = (context.rows, context.width, k.dims()[2]);
-        let (heads, kv_heads, dim) = (self.num_heads, self.num_kv_heads, self.head_dim);
-        let dtype = q.dtype();
-        let grouped = (heads / kv_heads) * width;
-        let q = q
-            .mul_scalar((dim as f64).powf(-0.5))
-            .reshape([rows, kv_heads, grouped, dim]);
-        let scores = q.matmul(k.swap_dims(2, 3)).cast(DType::F32);
-        let scores = scores.reshape([rows, heads, width, keys]) + context.bias.clone();
-        let weights = softmax(scores, 3)
-            .cast(dtype)
-            .reshape([rows, kv_heads, grouped, keys]);
-        weights.matmul(v).reshape([rows, heads, width, dim])
+        self.o_proj
+            .forward(mixed.reshape([context.rows * context.width, width]))
     }
 
     /// This layer with what `overlay` holds under `prefix` (`model.layers.0.self_attn`).

@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::{Attention, Context, LayerCache, Mlp};
+use crate::kernels::rms_norm::rms_norm;
 use crate::lora::Overlay;
-use crate::models::norm::rms_norm;
 
 /// `x += attention(norm(x)); x += mlp(norm(x))`.
 #[derive(Clone, Debug)]

@@ -39,7 +39,7 @@ impl Context {
         Self {
             rows,
             width,
-            rotation: rope.at(position_ids, rows, width),
+            rotation: rope.at(position_ids),
             bias: document_bias(segment_ids, rows, width, device),
             dropout_seed: None,
         }
@@ -77,7 +77,7 @@ impl Context {
         Self {
             rows,
             width,
-            rotation: rope.at(&positions, rows, width),
+            rotation: rope.at(&positions),
             bias,
             dropout_seed: None,
         }

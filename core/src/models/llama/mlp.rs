@@ -1,7 +1,8 @@
 //! The gated feed-forward layer. Source: Shazeer, "GLU Variants", arXiv 2002.05202.
 
-use burn::tensor::{Tensor, activation::silu};
+use burn::tensor::Tensor;
 
+use crate::kernels::swiglu::swiglu;
 use crate::lora::Overlay;
 use crate::models::linear::Linear;
 
@@ -19,8 +20,9 @@ pub struct Mlp {
 impl Mlp {
     /// `[rows, hidden]` to the same shape.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        let gate = self.gate_proj.forward(x.clone());
+        self.down_proj
+            .forward(swiglu(gate, self.up_proj.forward(x)))
     }
 
     /// This layer with what `overlay` holds under `prefix` (`model.layers.0.mlp`).

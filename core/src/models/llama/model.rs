@@ -6,8 +6,8 @@ use super::{Block, Context, LayerCache, LlamaConfig};
 use crate::data::Batch;
 use crate::host::to_vec;
 use crate::kernels::cross_entropy::linear_cross_entropy;
+use crate::kernels::rms_norm::rms_norm;
 use crate::lora::Overlay;
-use crate::models::norm::rms_norm;
 use crate::models::rope::RopeTable;
 
 /// Positions of the head evaluated at once when only losses are wanted.

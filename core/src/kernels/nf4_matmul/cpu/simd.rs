@@ -162,17 +162,19 @@ pub(super) fn expand_absmax(
     out: &mut [f32],
 ) {
     assert_eq!(codes.len(), out.len());
-    let mut done = 0;
-    #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512 {
-        done = codes.len() / 16 * 16;
-        #[allow(unsafe_code)]
-        // SAFETY: `Avx512` is only made after detecting the feature.
-        unsafe {
-            avx512::expand_absmax(&codes[..done], map, nested, offset, &mut out[..done]);
+    let done = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => {
+            let done = codes.len() / 16 * 16;
+            // SAFETY: `Avx512` is only made after detecting the feature.
+            #[allow(unsafe_code)]
+            unsafe {
+                avx512::expand_absmax(&codes[..done], map, nested, offset, &mut out[..done]);
+            }
+            done
         }
-    }
-    let _ = isa;
+        _ => 0,
+    };
     for (out, &code) in out[done..].iter_mut().zip(&codes[done..]) {
         *out = map[usize::from(code)] * nested + offset;
     }

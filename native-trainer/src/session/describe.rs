@@ -1,0 +1,101 @@
+//! What a finished run says about itself: the adapter's model card and the run's page.
+
+use anyhow::Result;
+use qloom_core::data::DataReport;
+
+use super::{Data, RunResult};
+use crate::config::RunConfig;
+use crate::files::atomic;
+use crate::report::card::{Card, DataUsed};
+use crate::report::html::Page;
+use crate::report::numbers;
+use crate::report::scores::TaskScores;
+
+/// Writes `adapter/README.md` and `report.html`.
+pub(crate) fn write(
+    config: &RunConfig,
+    base: &str,
+    base_fingerprint: &str,
+    data: &Data,
+    result: &RunResult,
+    task: &str,
+) -> Result<()> {
+    let toml = toml::to_string_pretty(config)?;
+    let scores = match result.metrics.is_empty() {
+        true => Vec::new(),
+        false => vec![TaskScores {
+            task: task.to_owned(),
+            examples: result.examples,
+            metrics: result.metrics.clone(),
+        }],
+    };
+    let settings = settings(config, result);
+    let card = Card {
+        name: result
+            .folder
+            .file_name()
+            .map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned()),
+        base: base.to_owned(),
+        base_sha256: base_fingerprint.to_owned(),
+        pipeline: "text-generation".to_owned(),
+        license: None,
+        settings: settings.clone(),
+        data: data_used(config, data),
+        scores: scores.clone(),
+        samples: result.samples.clone(),
+        config: toml.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    atomic::write_file(&result.artifact.join("README.md"), card.render().as_bytes())?;
+    let page = Page {
+        title: format!("{}: before and after", card.name),
+        lead: format!(
+            "{base}, fine-tuned with QLoRA; scores of base and adapted on the same held-out examples."
+        ),
+        scores,
+        curves: vec![(String::new(), result.curve.clone())],
+        samples: result.samples.clone(),
+        facts: settings,
+        config: Some(toml),
+    };
+    page.write(&result.folder.join("report.html"))
+}
+
+fn settings(config: &RunConfig, result: &RunResult) -> Vec<(String, String)> {
+    let facts = [
+        ("quantization", config.model.quantization.clone()),
+        ("rank", config.lora.rank.to_string()),
+        ("alpha", config.lora.alpha.to_string()),
+        ("optimizer steps", result.outcome.steps.to_string()),
+        ("trained values", numbers::count(result.trainable as u64)),
+        ("target tokens", numbers::count(result.outcome.tokens)),
+        ("learning rate", numbers::learning_rate(config.train.lr)),
+        ("seed", config.train.seed.to_string()),
+    ];
+    facts
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+fn data_used(config: &RunConfig, data: &Data) -> Vec<DataUsed> {
+    let used = |role: &str, names: &[String], report: &DataReport| DataUsed {
+        name: names.join(", "),
+        role: role.to_owned(),
+        rows: report.rows as u64,
+        tokens: report.trained_tokens as u64,
+        sha256: data.hash(),
+    };
+    let eval = if config.data.eval.is_empty() {
+        &config.data.train
+    } else {
+        &config.data.eval
+    };
+    let mut all = vec![used("train", &config.data.train, &data.report)];
+    all.extend(
+        data.eval_report
+            .as_ref()
+            .map(|report| used("eval", eval, report)),
+    );
+    all
+}
