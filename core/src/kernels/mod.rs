@@ -2,8 +2,8 @@
 //!
 //! | kernel | reference | test | speed |
 //! |---|---|---|---|
-//! | [`nf4_matmul`]: `x Wᵀ`, `g W` and `W` itself from packed NF4 | `nf4_matmul/reference.rs` | `nf4_matmul/tests.rs` | see the table in `nf4_matmul/mod.rs` |
-//! | [`cross_entropy`]: losses and gradients of a language-model head, a chunk of logits at a time | `cross_entropy/reference.rs` | `cross_entropy/tests.rs` | see `cross_entropy/mod.rs` |
+//! | [`nf4_matmul`]: `x Wᵀ`, `g W` and `W` itself from packed NF4 | `nf4_matmul/reference.rs` | `nf4_matmul/tests.rs` | not yet measured on a quiet machine |
+//! | [`cross_entropy`]: losses and gradients of a language-model head, a chunk of logits at a time | `cross_entropy/reference.rs` | `cross_entropy/tests.rs` | not yet measured on a quiet machine |
 //! | [`attention`]: grouped-query softmax attention | `attention/reference.rs` | `attention/tests.rs` | see `attention/mod.rs` |
 //! | [`rms_norm`], [`swiglu`], [`rope`]: one parallel pass each instead of a chain of operations | `reference.rs` beside each | `tests.rs` beside each | see each |
 //!

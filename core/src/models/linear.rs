@@ -6,6 +6,8 @@ use crate::kernels::nf4_matmul::Nf4Weight;
 use crate::lora::{LoraLayer, Overlay};
 
 /// A weight in PyTorch's orientation, `[out_features, in_features]`.
+// A model holds a few hundred of these; a box each would save nothing worth an indirection.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum Weight {
     /// Plain floats in the compute type.

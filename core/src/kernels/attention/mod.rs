@@ -25,7 +25,7 @@ mod softmax;
 mod tests;
 
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{Shape, Tensor};
 use burn_cubecl::CubeBackend;
 
 /// A bias at or below this hides its key altogether.
@@ -42,11 +42,12 @@ pub struct Wanted {
     pub v: bool,
 }
 
-/// The device side of [`attention`]. The default bodies are burn operations, which Fusion can fuse.
+/// The device side of [`attention`]. The default bodies are burn operations. Fusion is kept out of them: fusing
+/// softmax into the product after it gave wrong numbers under it (burn 0.22.1, SwiftShader).
 #[backend_extension(Cube, Flex, Autodiff, Fusion)]
 pub trait AttentionOps: Backend {
     /// `softmax(scale q kᵀ + bias) v`, see [`attention`].
-    #[fusion(default)]
+    #[fusion(dtype = q, shape = mixed_shape(q))]
     fn grouped_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -58,7 +59,7 @@ pub trait AttentionOps: Backend {
     }
 
     /// The gradients for `q`, `k` and `v`, given that of the result; those not `wanted` may come back as zeros.
-    #[fusion(default)]
+    #[fusion(meta = |q, k, v, _bias, _dy, _scale, _wanted| (q.clone(), k.clone(), v.clone()))]
     fn grouped_attention_gradients(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -70,6 +71,10 @@ pub trait AttentionOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         generic::gradients::<Self>(q, k, v, bias, dy, scale, wanted)
     }
+}
+
+fn mixed_shape(q: &Shape) -> Shape {
+    Shape::from([q[0], q[1], q[2] * q[3]])
 }
 
 impl AttentionOps for CubeBackend {}

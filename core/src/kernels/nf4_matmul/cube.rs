@@ -132,7 +132,7 @@ fn few_rows_kernel<F: Float, N: Size>(
     let tile = comptime![TILE as usize];
     let units = comptime![UNITS as usize];
     let mut levels = Shared::<[f32]>::new_slice(16usize);
-    let mut partial = Shared::<[f32]>::new_slice(comptime![(rows * tile * units) as usize]);
+    let mut partial = Shared::<[f32]>::new_slice(comptime![rows * tile * units]);
     if UNIT_POS < 16u32 {
         levels[UNIT_POS as usize] = level(UNIT_POS);
     }

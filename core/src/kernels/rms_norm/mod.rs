@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `reference.rs` | the formula in f64 |
-//! | `generic.rs` | the same from burn's own operations, for GPUs (where Fusion makes few kernels of it) |
+//! | `generic.rs` | the same from burn's own operations, for GPUs |
 //! | `cpu.rs` | one parallel SIMD pass; the backward pass overwrites the incoming gradient |
 //! | `backward.rs` | the gradients; only `x` and `weight` are kept |
 //!
@@ -18,21 +18,22 @@ mod reference;
 mod tests;
 
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{Shape, Tensor};
 use burn_cubecl::CubeBackend;
 
-/// The device side of [`rms_norm`]. The default bodies are burn operations, which Fusion can fuse.
+/// The device side of [`rms_norm`]. The default bodies are burn operations. Fusion is kept out of them: fusing
+/// reductions with what broadcasts their result gave wrong gradients under it (burn 0.22.1, SwiftShader).
 #[backend_extension(Cube, Flex, Autodiff, Fusion)]
 pub trait RmsNormOps: Backend {
     /// `x / sqrt(mean(x²) + eps) * weight`: `[rows, hidden]` and `[hidden]` to `[rows, hidden]`, computed in f32
     /// and returned in the type of `x`.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         generic::rms_norm::<Self>(x, weight, eps)
     }
 
     /// The gradient for `x`, given that of the result.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn rms_norm_grad_x(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -43,7 +44,7 @@ pub trait RmsNormOps: Backend {
     }
 
     /// The gradient for `weight`, `[hidden]`, in the type of `x`, given that of the result.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = weight_shape(x))]
     fn rms_norm_grad_weight(
         x: FloatTensor<Self>,
         dy: FloatTensor<Self>,
@@ -51,6 +52,10 @@ pub trait RmsNormOps: Backend {
     ) -> FloatTensor<Self> {
         generic::grad_weight::<Self>(x, dy, eps)
     }
+}
+
+fn weight_shape(x: &Shape) -> Shape {
+    Shape::from([x[1]])
 }
 
 impl RmsNormOps for CubeBackend {}
