@@ -83,7 +83,7 @@ pub(crate) fn list() -> Vec<DeviceRow> {
     rows
 }
 
-const GPU_KINDS: [&str; 3] = ["cuda", "wgpu", "vulkan"];
+const GPU_KINDS: [&str; 2] = ["cuda", "wgpu"];
 
 fn parse(request: &str) -> Result<(&str, usize)> {
     let (kind, index) = match request.split_once(':') {
@@ -153,10 +153,14 @@ fn enumerate(kind: &str) -> Vec<Device> {
         match kind {
             #[cfg(feature = "cuda")]
             "cuda" => Device::enumerate(DeviceType::Cuda).into_iter().collect(),
+            // wgpu runs on Vulkan everywhere but on Apple machines, where it runs on Metal.
             "wgpu" => Device::enumerate(DeviceType::Wgpu).into_iter().collect(),
-            "vulkan" => Device::enumerate(DeviceType::Vulkan).into_iter().collect(),
-            #[cfg(target_os = "macos")]
-            "metal" => Device::enumerate(DeviceType::Wgpu).into_iter().collect(),
+            "vulkan" if !cfg!(target_os = "macos") => {
+                Device::enumerate(DeviceType::Wgpu).into_iter().collect()
+            }
+            "metal" if cfg!(target_os = "macos") => {
+                Device::enumerate(DeviceType::Wgpu).into_iter().collect()
+            }
             _ => Vec::new(),
         }
     };

@@ -176,7 +176,7 @@ pub fn write_bnb(
     Ok(list)
 }
 
-/// What [`padded_tensors`] will give, known before anything is quantized. All sizes together are a multiple of 8 bytes.
+/// What `padded_tensors` will give, known before anything is quantized. All sizes together are a multiple of 8 bytes.
 pub fn nf4_specs(weight: &str, shape: &[usize], double_quant: bool) -> Vec<TensorSpec> {
     let n: usize = shape.iter().product();
     let blocks = n.div_ceil(BLOCKSIZE);

@@ -29,7 +29,7 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// Where to compute: auto, cpu, cuda[:N], wgpu[:N], vulkan[:N] or metal.
+    /// Where to compute: auto, cpu, cuda, wgpu, vulkan or metal; `cuda:1` is the second CUDA device.
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: String,
 

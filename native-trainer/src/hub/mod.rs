@@ -1,7 +1,7 @@
 //! Models, adapters and data sets from the Hugging Face hub, through the `hf-hub` crate and the field's shared cache.
 //!
 //! - [`settings`]: the environment variables of `huggingface_hub`, read once into a struct;
-//! - [`reference`]: `owner/name[@revision]` and `hf:owner/name[@revision]/path`;
+//! - [`mod@reference`]: `owner/name[@revision]` and `hf:owner/name[@revision]/path`;
 //! - [`fetch`]: one consistent commit into the cache, resumed where a download broke off, checked when it is whole;
 //! - [`dataset`]: which files of a data set hold a split;
 //! - [`errors`]: what a refusal of the hub means and what to do.

@@ -147,6 +147,12 @@ fn locate(path: &str) -> Result<Vec<PathBuf>> {
     if local.exists() {
         return Ok(vec![local]);
     }
+    let is_file = FileKind::from_name(path).is_some() || path.ends_with(".parquet");
+    if is_file && !path.starts_with("hf:") {
+        anyhow::bail!(
+            "data file {path} does not exist; paths are taken from the configuration's folder, then from where you are"
+        );
+    }
     let missing = || {
         format!(
             "data file {path} does not exist here, and it is no hub data set (hf:owner/name, or owner/name)"

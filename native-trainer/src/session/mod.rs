@@ -5,6 +5,8 @@ mod dataset;
 mod describe;
 mod host;
 mod observer;
+mod parameters;
+mod resume;
 mod run;
 mod scores;
 

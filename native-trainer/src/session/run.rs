@@ -3,31 +3,25 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use burn::tensor::DType;
-use qloom_core::adapters::PeftConfig;
 use qloom_core::data::{BatchOptions, BatchPlan, CollateOptions, DataConfig};
-use qloom_core::lora::{fresh_parameters, parameters_of, peft_config};
 use qloom_core::models::llama::{
     self, BaseQuantization, Llama, LlamaConfig, LoadOptions, random_weights,
 };
 use qloom_core::tokenizer::Tokenizer;
-use qloom_core::train::{
-    Outcome, Parameter, Parameters, Role, Stop, TrainConfig, TrainSet, Trainer,
-};
-use qloom_core::weights::{WeightSource, sha256_hex};
+use qloom_core::train::{Outcome, Parameters, Stop, TrainSet, Trainer};
 use serde_json::{Map, Value, json};
 
 use super::describe;
 use super::host::{BEST, RunHost};
 use super::observer::RunObserver;
-use super::{
-    Artifact, Data, ModelScores, Scoring, answer, compare, latest, read_adapter, receipt, reference,
-};
+use super::parameters::{all_parameters, initial_parameters};
+use super::resume::{fingerprint, refuse_changes};
+use super::{Artifact, Data, ModelScores, Scoring, answer, compare, latest, receipt, reference};
 use crate::base::{BaseFiles, check_vocabulary};
-use crate::commands::UsageError;
 use crate::config::{PretrainConfig, RunConfig};
-use crate::device::{self, ChosenDevice};
+use crate::device;
 use crate::files::run_dir::{self, RunDir};
 use crate::files::{atomic, jsonl, read};
 use crate::progress::interrupt::Interrupt;
@@ -435,105 +429,6 @@ fn samples(
         .collect()
 }
 
-/// A fresh adapter, or the one the configuration starts from.
-fn initial_parameters(
-    config: &RunConfig,
-    base: &BaseFiles,
-    llama: &LlamaConfig,
-    chosen: &ChosenDevice,
-) -> Result<(Parameters, PeftConfig)> {
-    let device = &chosen.device;
-    if let Some(folder) = &config.lora.adapter {
-        let adapter = read_adapter(folder.as_ref())?;
-        adapter
-            .validate(&llama.linear_modules(), &llama.expected_tensors())
-            .with_context(|| format!("adapter {folder} does not fit the base {}", base.name))?;
-        let parameters = Parameters::new(parameters_of(&adapter, config.lora.dropout)?, device);
-        return Ok((parameters, adapter.config));
-    }
-    let mut tensors = fresh_parameters(&config.lora, &llama.linear_modules(), config.train.seed)?;
-    tensors.extend(saved_modules(
-        &config.lora.modules_to_save,
-        llama,
-        &base.source()?,
-    )?);
-    let parameters = Parameters::new(tensors, device);
-    let peft = peft_config(&config.lora, &parameters, &base.name);
-    Ok((parameters, peft))
-}
-
-/// Whole weights trained beside the adapter, starting from the base's values.
-fn saved_modules(
-    modules: &[String],
-    llama: &LlamaConfig,
-    source: &impl WeightSource,
-) -> Result<Vec<(Parameter, Vec<f32>)>> {
-    let mut found = Vec::new();
-    for module in modules {
-        let suffix = format!(".{module}.weight");
-        let names: Vec<String> = llama
-            .expected_tensors()
-            .into_iter()
-            .map(|(name, _)| name)
-            .filter(|name| format!(".{name}").ends_with(&suffix))
-            .collect();
-        let tied_head = module == "lm_head" && names.is_empty() && llama.tie_word_embeddings;
-        let names = if tied_head {
-            vec!["lm_head.weight".to_owned()]
-        } else {
-            names
-        };
-        ensure!(
-            !names.is_empty(),
-            "lora.modules_to_save: {module:?} is no module of this model; it has embed_tokens, lm_head, norm, \
-             input_layernorm, post_attention_layernorm"
-        );
-        for name in names {
-            let stored = if tied_head {
-                "model.embed_tokens.weight"
-            } else {
-                name.as_str()
-            };
-            let tensor = source.get(stored)?;
-            let values = tensor
-                .to_f32()
-                .with_context(|| format!("lora.modules_to_save: {stored} is stored quantized"))?;
-            found.push((
-                Parameter {
-                    name,
-                    shape: tensor.shape.clone(),
-                    role: Role::Weight,
-                },
-                values,
-            ));
-        }
-    }
-    Ok(found)
-}
-
-fn all_parameters(
-    config: &LlamaConfig,
-    source: &impl WeightSource,
-    chosen: &ChosenDevice,
-) -> Result<Parameters> {
-    let tensors = config
-        .expected_tensors()
-        .into_iter()
-        .map(|(name, shape)| {
-            let values = source.get(&name)?.to_f32()?;
-            Ok((
-                Parameter {
-                    name,
-                    shape,
-                    role: Role::Weight,
-                },
-                values,
-            ))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Parameters::new(tensors, &chosen.device))
-}
-
 fn tokenizer_files(shape: &PretrainConfig) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
     let folder = PathBuf::from(&shape.tokenizer);
     let tokenizer = read(&folder.join("tokenizer.json"))?;
@@ -567,67 +462,6 @@ fn new_config(shape: &PretrainConfig, tokenizer: &Tokenizer) -> Result<LlamaConf
         "torch_dtype": "float32",
     });
     Ok(LlamaConfig::from_json(&serde_json::to_vec(&json)?)?)
-}
-
-/// Refuses to resume under settings that would lead to another result, naming each that changed.
-fn refuse_changes(stored: &[u8], config: &RunConfig) -> Result<()> {
-    let stored: RunConfig =
-        toml::from_str(&String::from_utf8_lossy(stored)).context("the run's own config.toml")?;
-    let mut changed = Vec::new();
-    differences(
-        "",
-        &serde_json::to_value(decisive(&stored))?,
-        &serde_json::to_value(decisive(config))?,
-        &mut changed,
-    );
-    if changed.is_empty() {
-        return Ok(());
-    }
-    Err(UsageError::new(format!(
-        "--resume continues a run as it was started, but {}; restore that, or start a new run with --set output.dir=DIR",
-        changed.join(", ")
-    ))
-    .into())
-}
-
-/// The part of a configuration that decides the course of a run.
-fn decisive(config: &RunConfig) -> RunConfig {
-    let mut config = config.clone();
-    config.eval = Default::default();
-    config.output = Default::default();
-    let own = TrainConfig::default();
-    config.train.eval_every = own.eval_every;
-    config.train.save_every = own.save_every;
-    config.train.keep_checkpoints = own.keep_checkpoints;
-    config.train.early_stopping = own.early_stopping;
-    config
-}
-
-fn differences(path: &str, before: &Value, now: &Value, found: &mut Vec<String>) {
-    match (before, now) {
-        (Value::Object(before), Value::Object(now)) => {
-            for key in before
-                .keys()
-                .chain(now.keys().filter(|key| !before.contains_key(*key)))
-            {
-                let name = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                let value = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or_default();
-                differences(&name, &value(before), &value(now), found);
-            }
-        }
-        _ if before != now => found.push(format!("{path} was {before} and is now {now}")),
-        _ => {}
-    }
-}
-
-/// Identifies everything that decides the course of a run besides its length.
-fn fingerprint(config: &RunConfig, data: &Data) -> Result<String> {
-    let text = serde_json::to_string(&json!([decisive(config), data.hash()]))?;
-    Ok(sha256_hex(text.as_bytes()))
 }
 
 fn warn(data: &Data) {
