@@ -185,12 +185,11 @@ fn gpu_equals_the_reference() {
         eprintln!("skipped: set QLOOM_TEST_WGPU=1 where wgpu has an adapter");
         return;
     }
-    for device in [Device::wgpu(DeviceKind::default())] {
-        for shape in [[3, 5], [7, 96], [130, 33], [64, 64], [257, 320], [1, 1]] {
-            for double in [true, false] {
-                check(&device, shape, 64, double, &[1, 3, 9]);
-            }
+    let device = Device::wgpu(DeviceKind::default());
+    for shape in [[3, 5], [7, 96], [130, 33], [64, 64], [257, 320], [1, 1]] {
+        for double in [true, false] {
+            check(&device, shape, 64, double, &[1, 3, 9]);
         }
-        check(&device, [16, 2048], 128, true, &[1, 7]);
     }
+    check(&device, [16, 2048], 128, true, &[1, 7]);
 }
