@@ -2,7 +2,7 @@
 //!
 //! A file goes to a temporary name in the same folder, is flushed to the disk, and is renamed over the old one;
 //! the folder is flushed too, so that the rename itself survives a power cut. A folder (a checkpoint, an adapter)
-//! is built as `NAME.tmp-XXXXXX` beside its final place and swapped in: the old one moves to `NAME.old-XXXXXX`,
+//! is built as `NAME.tmp-RANDOM` beside its final place and swapped in: the old one moves to `NAME.old-XXXXXX`,
 //! the new one takes its name, the old one is deleted. A crash between the two renames leaves only the `.old-`
 //! folder, which [`recover`] puts back; every other leftover is garbage that [`recover`] removes.
 

@@ -17,7 +17,7 @@ const PREFIX: &str = "step-";
 /// The artifact with the lowest held-out loss.
 pub(crate) const BEST: &str = "best";
 
-/// Keeps checkpoints in `checkpoints/step-XXXXXXXX/` and the best artifact in `checkpoints/best/`.
+/// Keeps checkpoints in `checkpoints/step-NNNNNNNN/` and the best artifact in `checkpoints/best/`.
 pub(crate) struct RunHost<'a> {
     folder: PathBuf,
     artifact: &'a Artifact,
