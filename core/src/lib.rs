@@ -12,6 +12,7 @@ pub mod host;
 pub mod kernels;
 pub mod lora;
 pub mod models;
+pub mod preflight;
 pub mod quantization;
 pub mod tokenizer;
 pub mod train;

@@ -132,24 +132,42 @@ pub(crate) fn load(path: &Path, overrides: &[String]) -> Result<RunConfig> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the configuration {}", path.display()))?;
     let mut config = parse(&text, &path.display().to_string(), overrides)?;
+    finish(&mut config, path);
+    Ok(config)
+}
+
+/// Names the output folder after the file where none is given, and resolves paths from the file's folder.
+pub(crate) fn finish(config: &mut RunConfig, path: &Path) {
     if config.output.dir.is_empty() {
         let stem = path
             .file_stem()
             .map_or_else(|| "run".into(), |s| s.to_string_lossy());
         config.output.dir = format!("runs/{stem}");
     }
-    resolve_paths(&mut config, path.parent().unwrap_or(Path::new("")));
-    Ok(config)
+    resolve_paths(config, path.parent().unwrap_or(Path::new("")));
 }
 
 /// Parses TOML text with overrides; `name` is for messages.
 pub(crate) fn parse(text: &str, name: &str, overrides: &[String]) -> Result<RunConfig> {
-    let usage = |reason: String| UsageError::new(format!("{name}: {reason}"));
-    let mut table: toml::Table = text
-        .parse()
-        .map_err(|e: toml::de::Error| usage(e.to_string()))?;
+    let mut table = parse_table(text, name)?;
     for item in overrides {
         apply(&mut table, item)?;
+    }
+    from_table(table, name)
+}
+
+/// Parses TOML text.
+pub(crate) fn parse_table(text: &str, name: &str) -> Result<toml::Table> {
+    let parsed = text.parse();
+    parsed.map_err(|e: toml::de::Error| UsageError::new(format!("{name}: {e}")).into())
+}
+
+/// A configuration from parsed TOML; `name` is for messages. What a recipe or a sweep says beside the run is left
+/// to those commands.
+pub(crate) fn from_table(mut table: toml::Table, name: &str) -> Result<RunConfig> {
+    let usage = |reason: String| UsageError::new(format!("{name}: {reason}"));
+    for other in ["recipe", "sweep"] {
+        table.remove(other);
     }
     let config: RunConfig = table
         .try_into()
@@ -159,7 +177,7 @@ pub(crate) fn parse(text: &str, name: &str, overrides: &[String]) -> Result<RunC
 }
 
 /// Sets one dotted key. The value is TOML where it parses, else a plain string.
-fn apply(table: &mut toml::Table, item: &str) -> Result<()> {
+pub(crate) fn apply(table: &mut toml::Table, item: &str) -> Result<()> {
     let (key, value) = item.split_once('=').ok_or_else(|| {
         UsageError::new(format!(
             "--set {item}: write key=value, for example train.lr=1e-4"
@@ -170,18 +188,26 @@ fn apply(table: &mut toml::Table, item: &str) -> Result<()> {
         .ok()
         .and_then(|mut t| t.remove("v"))
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    set(table, key.trim(), Some(value))
+}
+
+/// Sets the dotted key `table.key` to `value`, or takes it out.
+pub(crate) fn set(table: &mut toml::Table, key: &str, value: Option<toml::Value>) -> Result<()> {
+    let mut parts: Vec<&str> = key.split('.').collect();
     let last = parts.pop().unwrap_or_default();
     let mut place = table;
     for part in parts {
         let next = place
             .entry(part)
             .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        place = next.as_table_mut().ok_or_else(|| {
-            UsageError::new(format!("--set {key}: {part} is a value, not a table"))
-        })?;
+        place = next
+            .as_table_mut()
+            .ok_or_else(|| UsageError::new(format!("{key}: {part} is a value, not a table")))?;
     }
-    place.insert(last.to_owned(), value);
+    match value {
+        Some(value) => place.insert(last.to_owned(), value),
+        None => place.remove(last),
+    };
     Ok(())
 }
 

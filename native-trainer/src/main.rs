@@ -9,7 +9,9 @@ mod device;
 mod files;
 mod hub;
 mod progress;
+mod recipes;
 mod report;
+mod runs;
 mod server;
 mod session;
 

@@ -1,8 +1,10 @@
 //! The command line's types; nothing below this module reads flags.
 
 mod arguments;
+mod sweep;
 
 pub(crate) use arguments::*;
+pub(crate) use sweep::*;
 
 use std::path::PathBuf;
 
@@ -57,6 +59,14 @@ pub(crate) enum Command {
     Dequantize(DequantizeArguments),
     /// Show what the model will be trained on: text, trained tokens, lengths, checks.
     Data(DataArguments),
+    /// Find what would make a run learn nothing, before it runs.
+    Check(CheckArguments),
+    /// A grid or list of runs, resumable, in one table.
+    Sweep(SweepArguments),
+    /// Follow a recipe: known experiments as one command each.
+    Recipe(RecipeArguments),
+    /// Join files of one value a line into JSONL.
+    Columns(ColumnsArguments),
     /// Predict memory and time, and say what to change to fit.
     Plan(PlanArguments),
     /// Say what a base, an adapter, a checkpoint or a run holds.

@@ -2,6 +2,8 @@
 
 mod bench;
 mod chat;
+mod check;
+pub(crate) mod columns;
 mod completions;
 mod convert;
 mod corpus;
@@ -14,6 +16,8 @@ mod inspect;
 mod plan;
 mod pretrain;
 mod probe;
+mod recipe;
+pub(crate) mod sweep;
 mod train;
 
 use std::fmt;
@@ -45,6 +49,7 @@ impl std::error::Error for UsageError {}
 
 /// Runs the command.
 pub(crate) fn run(cli: Cli) -> Result<()> {
+    crate::runs::child::end_with_parent();
     let common = Common {
         device: cli.device,
         json: cli.json,
@@ -58,6 +63,10 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Quantize(arguments) => convert::quantize(&common, arguments),
         Command::Dequantize(arguments) => convert::dequantize(&common, arguments),
         Command::Data(arguments) => data::run(&common, arguments),
+        Command::Check(arguments) => check::run(&common, arguments),
+        Command::Sweep(arguments) => sweep::run(&common, arguments),
+        Command::Recipe(arguments) => recipe::run(&common, arguments),
+        Command::Columns(arguments) => columns::run(arguments),
         Command::Plan(arguments) => plan::run(&common, arguments),
         Command::Inspect(arguments) => inspect::run(&common, arguments),
         Command::Probe(arguments) => probe::run(&common, arguments),

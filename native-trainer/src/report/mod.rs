@@ -3,6 +3,7 @@
 //! - [`numbers`]: one notation per quantity;
 //! - [`scores`]: the shape of "base against adapted" that tables, card and page share;
 //! - [`curve`]: a run's losses, smoothed and scaled; drawn by [`plot`] (`loss.png`) and [`svg`] (in the page);
+//! - [`side_by_side`]: several runs as bars with intervals;
 //! - [`tensorboard`]: event files;
 //! - [`table`]: tables on the terminal, [`markdown`]: tables in documents;
 //! - [`card`]: an adapter's README.md, [`html`]: `report.html`, one self-contained page.
@@ -14,6 +15,7 @@ pub(crate) mod markdown;
 pub(crate) mod numbers;
 pub(crate) mod plot;
 pub(crate) mod scores;
+pub(crate) mod side_by_side;
 pub(crate) mod svg;
 pub(crate) mod table;
 pub(crate) mod tensorboard;

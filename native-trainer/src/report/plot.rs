@@ -14,8 +14,8 @@ use super::curve::{LossCurve, digits};
 use crate::files::{atomic, explain};
 
 const SIZE: (u32, u32) = (1200, 700);
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(40, 40, 40);
+pub(super) const FONT: &str = "sans-serif";
+pub(super) const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 const TRAIN_RAW: RGBColor = RGBColor(86, 180, 233);
 const TRAIN: RGBColor = RGBColor(0, 114, 178);
@@ -49,7 +49,7 @@ pub(crate) fn png(title: &str, curve: &LossCurve) -> Result<Vec<u8>> {
     crate::files::read(file.path())
 }
 
-fn register_fonts() {
+pub(super) fn register_fonts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // Fails for a file that is no font, which the embedded one is; drawing would then report it.

@@ -1,18 +1,22 @@
 //! A run from configuration to artifact, shared by `train`, `pretrain`, `demo`, `eval` and `data`.
 
 mod artifact;
+mod base_scores;
+pub(crate) mod cost;
 mod dataset;
 mod describe;
 mod host;
 mod observer;
 mod parameters;
+pub(crate) mod preflight;
 mod resume;
 mod run;
 mod scores;
 
 pub(crate) use artifact::Artifact;
-pub(crate) use dataset::{Data, read_one};
+pub(crate) use dataset::{Data, read_all, read_one};
 pub(crate) use host::latest;
+pub(crate) use parameters::initial_parameters;
 pub(crate) use run::{RunResult, pretrain, train};
 pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
 

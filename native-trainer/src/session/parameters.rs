@@ -13,7 +13,7 @@ use crate::config::RunConfig;
 use crate::device::ChosenDevice;
 
 /// A fresh adapter, or the one the configuration starts from.
-pub(super) fn initial_parameters(
+pub(crate) fn initial_parameters(
     config: &RunConfig,
     base: &BaseFiles,
     llama: &LlamaConfig,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::DType;
@@ -19,6 +20,7 @@ use super::observer::RunObserver;
 use super::parameters::{all_parameters, initial_parameters};
 use super::resume::{fingerprint, refuse_changes};
 use super::{Artifact, Data, ModelScores, Scoring, answer, compare, latest, receipt, reference};
+use super::{base_scores, cost, preflight};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::config::{PretrainConfig, RunConfig};
 use crate::device;
@@ -74,7 +76,7 @@ pub(crate) fn train(
             llama_config.max_position_embeddings,
         )?,
     };
-    warn(&data);
+    preflight::warn(config, &base, &tokenizer, &data)?;
     let (parameters, peft) = initial_parameters(config, &base, &llama_config, &chosen)?;
     run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
     let model = base.load(
@@ -89,15 +91,33 @@ pub(crate) fn train(
         receipt: receipt(&base, &tokenizer)?,
     };
     let trainable = parameters.count();
+    let began = Instant::now();
     let outcome = run.descend(
         config, &model, parameters, &data, &artifact, &tokenizer, resume,
     )?;
+    let seconds = began.elapsed().as_secs_f64();
+    let peak_memory_bytes = device::peak_bytes(&chosen.device);
     run.finish_artifact("adapter")?;
 
     let overlay = super::load_adapter(&run.dir.adapter(), &base, &model)?;
     let adapted = model.with(&overlay);
     let ends = base.end_ids(&llama_config, &tokenizer);
-    let (metrics, samples) = run.score(config, &model, &adapted, &data, &tokenizer, &ends, task)?;
+    let base_identity = json!([
+        base.fingerprint()?,
+        config.model,
+        chosen.name,
+        data.hash_of_eval()
+    ]);
+    let (metrics, samples) = run.score(
+        config,
+        &model,
+        &adapted,
+        &data,
+        &tokenizer,
+        &ends,
+        task,
+        &base_identity,
+    )?;
     let result = run.result(
         outcome,
         metrics,
@@ -114,6 +134,18 @@ pub(crate) fn train(
         &result,
         task,
     )?;
+    let cost = cost::Cost {
+        steps: result.outcome.steps,
+        target_tokens: result.outcome.tokens,
+        trainable_parameters: trainable as u64,
+        adapter_bytes: cost::tensor_bytes(&result.artifact),
+        seconds,
+        resumed: resume,
+        tokens_per_s: result.tokens_per_s,
+        peak_memory_bytes,
+        device: chosen.name.clone(),
+    };
+    cost::record(&run.dir.metrics(), &cost)?;
     Ok(result)
 }
 
@@ -298,6 +330,7 @@ impl Run {
         tokenizer: &Tokenizer,
         ends: &[u32],
         task: &str,
+        base_identity: &Value,
     ) -> Result<(Vec<Metric>, Vec<Sample>)> {
         if data.eval.is_empty() {
             let nothing = ModelScores::default();
@@ -312,7 +345,8 @@ impl Run {
             batch_size: eval_batch(config),
             end_ids: ends,
         };
-        let base = scoring.score(model, "base")?;
+        let parts = json!([base_identity, config.eval.metrics, data.labels, ends]);
+        let base = base_scores::shared(&parts, || scoring.score(model, "base"))?;
         let tuned = scoring.score(adapted, "adapted")?;
         self.write_metrics(&base, &tuned, data)?;
         let samples = samples(config, model, adapted, data, tokenizer, ends, task)?;
@@ -377,7 +411,7 @@ fn eval_set<'a>(config: &RunConfig, data: &'a Data, tokenizer: &Tokenizer) -> Re
     })
 }
 
-fn collate_options(config: &DataConfig, tokenizer: &Tokenizer) -> CollateOptions {
+pub(super) fn collate_options(config: &DataConfig, tokenizer: &Tokenizer) -> CollateOptions {
     CollateOptions {
         multiple_of: config.pad_to_multiple_of.max(1),
         ..CollateOptions::new(tokenizer.pad_id())

@@ -12,6 +12,7 @@ use qloom_core::generation::{Generated, Generator, SamplingConfig};
 use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::{TrainSet, evaluate};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::progress::{Mode, task};
@@ -21,13 +22,13 @@ use crate::report::scores::{Metric, Score};
 const MOST_LABELS: usize = 32;
 
 /// Scores of one model: the values of `metrics.json`, and what paired tests need.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ModelScores {
     perplexity: Option<(PerplexityReport, TokenLosses)>,
     labels: Option<LabelScores>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct LabelScores {
     accuracy: Score,
     macro_f1: Score,
