@@ -62,7 +62,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Vec<Finding> {
             "{} of {} answers end with {:?}, and no end token is trained after them ({stops}): the model will not learn to stop",
             open.len(),
             whole.len(),
-            piece.trim()
+            piece
         ),
         fix,
     )]

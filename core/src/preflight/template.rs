@@ -79,11 +79,17 @@ fn replaced(evidence: &Evidence<'_>, used: &ChatTemplate) -> Option<Finding> {
             } else {
                 Severity::Warning
             };
-            let what = format!(
-                "data.chat_template ({} form) replaces the template the base was tuned with ({} form){split}",
-                named(family),
-                named(own_family)
-            );
+            let what = match other {
+                true => format!(
+                    "data.chat_template ({} form) replaces the template the base was tuned with ({} form){split}",
+                    named(family),
+                    named(own_family)
+                ),
+                false => format!(
+                    "data.chat_template is of the same form as the base's own ({}) but writes a conversation otherwise{split}",
+                    named(own_family)
+                ),
+            };
             (severity, what)
         }
         (None, false) => (

@@ -4,13 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use qloom_core::data::{DataConfig, Row, Share, sample_rows};
+use qloom_core::data::{DataConfig, Encoder, Row, Share, Task, sample_rows};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toml::Table;
 
+use crate::base::BaseFiles;
 use crate::commands::columns;
-use crate::config;
+use crate::config::{self, RunConfig};
 use crate::corpus::{self, Instruction, Split};
 use crate::files::atomic;
 use crate::runs::planned::folder_name;
@@ -66,33 +67,49 @@ pub(crate) struct Prepared {
     pub(crate) eval: Option<PathBuf>,
     /// Category and its training rows.
     pub(crate) categories: Vec<(String, PathBuf)>,
+    /// Rows left out because their prompt is too long for the base.
+    pub(crate) too_long: usize,
 }
 
-/// Writes the rows below `out` and points `table` to them.
+/// Writes the rows below `out` and points `table` to them. Rows whose prompt leaves the base no room for `answer` tokens
+/// are left out where a step generates answers.
 pub(crate) fn prepare(
     source: &Source,
     table: &mut Table,
     data: Option<&str>,
     small: bool,
+    answer: Option<usize>,
     out: &Path,
 ) -> Result<Prepared> {
     let folder = out.join("data");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    let settings = config::from_table(table.clone(), "the recipe")?.data;
-    let given = |rows: (Vec<Row>, Vec<Row>)| choose(source, rows.0, rows.1, small, &settings);
+    let run = config::from_table(table.clone(), "the recipe")?;
+    let settings = &run.data;
+    let mut too_long = 0;
+    let mut given = |(mut train, mut eval): (Vec<Row>, Vec<Row>)| {
+        if let Some(answer) = answer {
+            for rows in [&mut train, &mut eval] {
+                too_long += keep_answerable(rows, &run, answer)?;
+            }
+        }
+        choose(source, train, eval, small, settings)
+    };
     let (train, eval) = match (data, small) {
         (Some(data), _) if Path::new(data).exists() => {
-            given(read(source, Path::new(data), &settings, &folder)?)?
+            given(read(source, Path::new(data), settings, &folder)?)?
         }
-        (Some(hub), _) => given((read_all(&[hub.to_owned()], &settings)?.rows, Vec::new()))?,
+        (Some(hub), _) => given((read_all(&[hub.to_owned()], settings)?.rows, Vec::new()))?,
         (None, true) => generated(source)?,
         (None, false) => {
-            let rows = |files: &[String]| Ok::<_, anyhow::Error>(read_all(files, &settings)?.rows);
+            let rows = |files: &[String]| Ok::<_, anyhow::Error>(read_all(files, settings)?.rows);
             given((rows(&settings.train)?, rows(&settings.eval)?))?
         }
     };
-    let mut prepared = Prepared::default();
+    let mut prepared = Prepared {
+        too_long,
+        ..Prepared::default()
+    };
     let path = folder.join("train.jsonl");
     write(&path, &train)?;
     config::set(table, "data.train", Some(path.display().to_string().into()))?;
@@ -111,6 +128,25 @@ pub(crate) fn prepare(
 }
 
 type Record = Map<String, Value>;
+
+/// Leaves out rows whose prompt and an answer of `answer` tokens exceed the base's positions; returns how many.
+fn keep_answerable(rows: &mut Vec<Row>, run: &RunConfig, answer: usize) -> Result<usize> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let base = BaseFiles::open(&run.model.base)?;
+    let context = base.llama_config()?.max_position_embeddings;
+    let tokenizer = base.tokenizer_for(&run.data)?;
+    let encoder = Encoder::new(&run.data, rows, &tokenizer, Task::Causal, context)?;
+    let mut fits = Vec::with_capacity(rows.len());
+    for row in rows.iter() {
+        fits.push(encoder.formatter().prompt(row)?.ids.len() + answer <= context);
+    }
+    let before = rows.len();
+    let mut fits = fits.into_iter();
+    rows.retain(|_| fits.next().unwrap_or(false));
+    Ok(before - rows.len())
+}
 
 /// Training and held-out rows of `--data`; the second is empty for a single file.
 fn read(
@@ -327,6 +363,7 @@ mod tests {
             &mut table,
             Some(&data),
             true,
+            None,
             out.path(),
         )
         .unwrap();
@@ -343,7 +380,7 @@ mod tests {
         source.category = Some("category".into());
         let out = tempfile::tempdir().unwrap();
         let mut table = Table::new();
-        let prepared = prepare(&source, &mut table, None, true, out.path()).unwrap();
+        let prepared = prepare(&source, &mut table, None, true, None, out.path()).unwrap();
         assert_eq!(prepared.categories.len(), 6);
         let rows: usize = prepared
             .categories

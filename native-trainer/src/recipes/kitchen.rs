@@ -7,7 +7,7 @@ use serde_json::Value;
 use toml::Table;
 
 use super::data::{self, Prepared};
-use super::{Recipe, Step, parse, steps, tables};
+use super::{OWN, Recipe, Step, parse_with, steps, tables};
 use crate::config::{self, RunConfig};
 use crate::files::atomic;
 use crate::runs::child;
@@ -93,20 +93,31 @@ pub(crate) fn shrink(table: &mut Table, recipe: &Recipe) -> Result<()> {
 
 /// Follows the recipe in `text` to its end; returns the report that was written to `results.md`.
 pub(crate) fn follow(name: &str, text: &str, site: Site, order: Order) -> Result<Kitchen> {
-    let (mut table, recipe) = parse(text, name)?;
+    let (mut table, recipe) = parse_with(text, name, &order.set)?;
     if order.small {
         shrink(&mut table, &recipe)?;
     }
     if let Some(base) = &order.base {
         config::set(&mut table, "model.base", Some(base.clone().into()))?;
     }
-    for item in &order.set {
+    for item in order.set.iter().filter(|item| !item.starts_with(OWN)) {
         config::apply(&mut table, item)?;
     }
     std::fs::create_dir_all(&site.out)
         .with_context(|| format!("cannot create {}", site.out.display()))?;
     let data = order.data.as_deref();
-    let prepared = data::prepare(&recipe.data, &mut table, data, order.small, &site.out)?;
+    let answer = recipe.step.iter().find_map(|step| match step {
+        Step::Generate { max_new_tokens } => Some(*max_new_tokens),
+        _ => None,
+    });
+    let prepared = data::prepare(
+        &recipe.data,
+        &mut table,
+        data,
+        order.small,
+        answer,
+        &site.out,
+    )?;
     let config = config::from_table(table.clone(), name)?;
     let file = site.out.join("run.toml");
     let text = toml::to_string_pretty(&config)?;
@@ -127,6 +138,12 @@ pub(crate) fn follow(name: &str, text: &str, site: Site, order: Order) -> Result
         verdicts: Vec::new(),
         notes: Vec::new(),
     };
+    if kitchen.prepared.too_long > 0 {
+        kitchen.notes.push(format!(
+            "{} rows were left out: with an answer they exceed the base's context.",
+            kitchen.prepared.too_long
+        ));
+    }
     kitchen.check()?;
     if !kitchen.order.prepare {
         kitchen.cook()?;

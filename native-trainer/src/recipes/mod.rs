@@ -40,6 +40,9 @@ const EMBEDDED: [(&str, &str); 5] = [
     ("alpaca_1k", include_str!("../../recipes/alpaca_1k.toml")),
 ];
 
+/// How a recipe's own keys begin, as opposed to its run's.
+pub(crate) const OWN: &str = "recipe.";
+
 /// The `[recipe]` table.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -160,7 +163,15 @@ pub(crate) fn text(name: &str) -> Result<(String, String)> {
 
 /// A run's configuration, still as a table, and the recipe beside it.
 pub(crate) fn parse(text: &str, name: &str) -> Result<(Table, Recipe)> {
+    parse_with(text, name, &[])
+}
+
+/// The same with those of `overrides` that are the recipe's own (`recipe.data.rows=[100,20]`).
+pub(crate) fn parse_with(text: &str, name: &str, overrides: &[String]) -> Result<(Table, Recipe)> {
     let mut table = config::parse_table(text, name)?;
+    for item in overrides.iter().filter(|item| item.starts_with(OWN)) {
+        config::apply(&mut table, item)?;
+    }
     let own = table
         .remove("recipe")
         .ok_or_else(|| UsageError::new(format!("{name}: no [recipe] table")))?;
