@@ -48,14 +48,27 @@ impl Panel {
         HEAD + FOOT + BAR * self.bars.len() as u32
     }
 
-    /// The longest bar or whisker.
+    /// What the full width stands for: the longest bar or whisker, but where a base dwarfs the runs (a perplexity of
+    /// thousands against one of five) twice the longest run, and the base's bar is cut.
     fn longest(&self) -> f64 {
-        let ends = self.bars.iter().map(|bar| {
-            let high = bar.score.interval.map_or(bar.score.value, |i| i.1);
-            high.max(bar.score.value)
-        });
-        let longest = ends.filter(|v| v.is_finite()).fold(0.0, f64::max);
-        if longest > 0.0 { longest } else { 1.0 }
+        let longest = |base: Option<bool>| {
+            let bars = self
+                .bars
+                .iter()
+                .filter(|bar| base.is_none_or(|b| bar.base == b));
+            let ends = bars.map(|bar| {
+                bar.score
+                    .interval
+                    .map_or(bar.score.value, |i| i.1.max(bar.score.value))
+            });
+            ends.filter(|end| end.is_finite()).fold(0.0, f64::max)
+        };
+        let (all, runs) = (longest(None), longest(Some(false)));
+        match (all > 0.0, runs > 0.0 && all > 4.0 * runs) {
+            (_, true) => 2.0 * runs,
+            (true, false) => all,
+            (false, false) => 1.0,
+        }
     }
 }
 
@@ -134,7 +147,10 @@ fn draw_panel(root: &Area<'_>, panel: &Panel, top: i32) -> Outcome {
                 ))?;
             }
         }
-        let number = numbers::with_interval(value, bar.score.interval);
+        let mut number = numbers::with_interval(value, bar.score.interval);
+        if value > longest {
+            number.push_str(" (cut)");
+        }
         root.draw_text(&number, &left, ((WIDTH - NUMBERS) as i32 + 10, middle))?;
     }
     Ok(())

@@ -15,6 +15,9 @@ use crate::report::{markdown, numbers, table};
 /// Most bars that a picture can show legibly.
 const MOST_BARS: usize = 60;
 
+/// Columns of what a run cost; the last ones of the table.
+const COST: [&str; 5] = ["trainable", "adapter", "peak memory", "tokens/s", "time"];
+
 /// Several runs, ready to be shown.
 #[derive(Debug)]
 pub(crate) struct Experiments {
@@ -64,10 +67,28 @@ impl Experiments {
         Ok(())
     }
 
-    /// The tables for the terminal.
+    /// The tables for the terminal: scores and costs apart, since one table of both is too wide for it.
     pub(crate) fn terminal(&self, look: table::Look) -> String {
-        let parts = self.tables();
-        let shown: Vec<String> = parts
+        let mut tables = self.tables();
+        if !tables.is_empty() {
+            let (title, header, rows) = tables.remove(0);
+            let loss = header.iter().position(|cell| cell == "loss");
+            let loss = loss.filter(|_| header.iter().any(|cell| cell == "perplexity"));
+            let costs = header.len() - COST.len();
+            let part = |keep: &dyn Fn(usize) -> bool| {
+                let pick = |row: &Vec<String>| -> Vec<String> {
+                    let kept = row.iter().enumerate().filter(|(at, _)| keep(*at));
+                    kept.map(|(_, cell)| cell.clone()).collect()
+                };
+                (pick(&header), rows.iter().map(pick).collect::<Vec<_>>())
+            };
+            let (scores, score_rows) = part(&|at| at < costs && Some(at) != loss);
+            let (cost, cost_rows) = part(&|at| at == 0 || at >= costs);
+            let trained = cost_rows.into_iter().skip(self.bases().len()).collect();
+            tables.insert(0, ("Cost".to_owned(), cost, trained));
+            tables.insert(0, (title, scores, score_rows));
+        }
+        let shown: Vec<String> = tables
             .iter()
             .map(|(title, header, rows)| format!("{title}\n{}", table::grid(header, rows, look)))
             .collect();
@@ -153,11 +174,10 @@ impl Experiments {
     }
 
     fn header(&self) -> Vec<String> {
-        let cost = ["trainable", "adapter", "peak memory", "tokens/s", "time"];
         std::iter::once("run".to_owned())
             .chain(self.keys.iter().map(|key| short(key).to_owned()))
             .chain(self.metrics.iter().cloned())
-            .chain(owned(&cost))
+            .chain(owned(&COST))
             .collect()
     }
 
@@ -191,20 +211,30 @@ impl Experiments {
         found
     }
 
+    /// `base`, with what its prompts differ by where there are several.
+    fn base_name(&self, record: &Record) -> String {
+        let several = self.bases().len() > 1;
+        let labels = self.keys.iter().filter(|key| several && decides_base(key));
+        let labels = labels.filter_map(|key| record.label(key));
+        std::iter::once("base")
+            .chain(labels)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
     fn base_row(&self, record: &Record) -> Vec<String> {
         let several = self.bases().len() > 1;
         let mut row = vec!["base, not trained".to_owned()];
-        row.extend(self.keys.iter().map(|key| {
-            // What a base's score depends on, where bases differ: model and data, not how training goes.
-            let matters =
-                key.starts_with("data.") && key != "data.seed" || key.starts_with("model.");
-            match several && matters {
-                true => record.label(key).unwrap_or("-").to_owned(),
-                false => "-".to_owned(),
-            }
-        }));
+        row.extend(
+            self.keys
+                .iter()
+                .map(|key| match several && decides_base(key) {
+                    true => record.label(key).unwrap_or("-").to_owned(),
+                    false => "-".to_owned(),
+                }),
+        );
         row.extend(self.scores(&record.base));
-        row.extend(std::iter::repeat_n("-".to_owned(), 5));
+        row.extend(std::iter::repeat_n("-".to_owned(), COST.len()));
         row
     }
 
@@ -299,7 +329,7 @@ impl Experiments {
             let bases = self.bases();
             let bases = bases
                 .iter()
-                .filter_map(|r| bar("base".to_owned(), &r.base, true));
+                .filter_map(|r| bar(self.base_name(r), &r.base, true));
             let runs = self
                 .records
                 .iter()
@@ -318,9 +348,14 @@ impl Experiments {
     }
 }
 
+/// Whether a base's scores depend on `key`: model and data, not how training goes.
+fn decides_base(key: &str) -> bool {
+    key.starts_with("data.") && key != "data.seed" || key.starts_with("model.")
+}
+
 fn cost_cells(record: &Record) -> Vec<String> {
     let Some(cost) = &record.training else {
-        return vec!["-".to_owned(); 5];
+        return vec!["-".to_owned(); COST.len()];
     };
     let seconds = numbers::duration(Duration::from_secs_f64(cost.seconds.max(0.0)));
     vec![
