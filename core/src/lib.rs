@@ -12,6 +12,7 @@ pub mod host;
 pub mod kernels;
 pub mod linalg;
 pub mod lora;
+pub mod merge;
 pub mod models;
 pub mod quantization;
 pub mod tokenizer;
