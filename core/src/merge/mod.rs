@@ -20,9 +20,12 @@
 //! inherit rsLoRA from its first adapter and so multiplies it by `sqrt(rank)`. In both modes adapters that PEFT merges into
 //! files it cannot load again (rank patterns, a rank above a module's size, layers narrowed differently) come out loadable.
 //!
+//! An adapter can also go into its base for good: see [`merge_into_base`].
+//!
 //! Source: PEFT 0.21, `LoraModel.add_weighted_adapter`; the papers are named in the files.
 
 mod arithmetic;
+mod base_weights;
 mod cat;
 mod combine;
 mod dare;
@@ -30,6 +33,7 @@ mod error;
 mod factors;
 mod fidelity;
 mod group;
+mod into_base;
 mod method;
 mod options;
 mod prune;
@@ -45,6 +49,7 @@ mod updates;
 pub use dare::{Masked, Masks};
 pub use error::MergeError;
 pub use fidelity::{Fidelity, FidelityReport, ModuleFidelity};
+pub use into_base::{UpdateError, merge_into_base, update_errors};
 pub use method::{Method, Sign};
 pub use options::{MergeOptions, SavedModules};
 pub use record::{MERGE_KEY, MergeRecord, MergeSource};

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod golden;
+mod into_base;
 mod properties;
 mod real;
 mod refusals;
