@@ -212,7 +212,7 @@ pub enum MergeError {
         /// The adapter.
         name: String,
         /// What is wrong with it.
-        source: AdapterError,
+        source: Box<AdapterError>,
     },
     /// The merged adapter's files.
     #[error(transparent)]

@@ -28,9 +28,9 @@ impl Source {
         safetensors: &[u8],
         receipt_json: Option<&[u8]>,
     ) -> Result<Self, MergeError> {
-        let named = |source| MergeError::Source {
+        let named = |e| MergeError::Source {
             name: name.to_owned(),
-            source,
+            source: Box::new(e),
         };
         Ok(Self {
             name: name.to_owned(),
@@ -57,13 +57,10 @@ impl Source {
     /// Its pairs, every value a number.
     pub(super) fn modules(&self) -> Result<Vec<LoraModule>, MergeError> {
         refuse_other_methods(&self.name, &self.adapter)?;
-        let modules = self
-            .adapter
-            .modules()
-            .map_err(|source| MergeError::Source {
-                name: self.name.clone(),
-                source,
-            })?;
+        let modules = self.adapter.modules().map_err(|e| MergeError::Source {
+            name: self.name.clone(),
+            source: Box::new(e),
+        })?;
         for m in &modules {
             for (values, half) in [(&m.a, "lora_A"), (&m.b, "lora_B")] {
                 if !values.iter().all(|v| v.is_finite()) {

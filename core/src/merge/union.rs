@@ -72,13 +72,11 @@ fn ends_with_name(path: &str, name: &str) -> bool {
         .is_some_and(|head| head.is_empty() || head.ends_with('.'))
 }
 
+/// Tensors by name, and what was done, in words.
+type Saved = (Vec<(String, OwnedTensor)>, Vec<String>);
+
 /// Tensors trained in full: carried over where one adapter has them or all agree, otherwise as the options say.
-///
-/// Also returns what was done, in words.
-pub(super) fn saved(
-    sources: &[Source],
-    options: &MergeOptions,
-) -> Result<(Vec<(String, OwnedTensor)>, Vec<String>), MergeError> {
+pub(super) fn saved(sources: &[Source], options: &MergeOptions) -> Result<Saved, MergeError> {
     let mut owners: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, source) in sources.iter().enumerate() {
         for name in source.adapter.saved().into_keys() {
