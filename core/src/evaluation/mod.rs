@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `perplexity` | token-weighted loss and perplexity |
 //! | `classification` | confusion matrix, accuracy, macro-F1, reading labels from answers, McNemar's test |
+//! | `divergence` | how far one model has moved from another: KL, agreement, perplexity |
 //! | `bootstrap` | intervals for any statistic, paired differences |
 
 mod bootstrap;
 mod classification;
+mod divergence;
 mod perplexity;
 
 pub use bootstrap::{
@@ -19,4 +21,5 @@ pub use classification::{
     ClassScore, ClassificationError, ClassificationReport, ConfusionMatrix, McNemar, mcnemar_exact,
     parse_label,
 };
+pub use divergence::{Divergence, DivergenceReport};
 pub use perplexity::{ExampleLoss, PerplexityError, PerplexityReport, TokenLosses};

@@ -1,8 +1,10 @@
 //! The command line's types; nothing below this module reads flags.
 
 mod arguments;
+mod merge;
 
 pub(crate) use arguments::*;
+pub(crate) use merge::*;
 
 use std::path::PathBuf;
 
@@ -55,6 +57,10 @@ pub(crate) enum Command {
     Quantize(QuantizeArguments),
     /// Write an NF4 base as plain floats.
     Dequantize(DequantizeArguments),
+    /// Merge adapters of one base into one, by PEFT's methods or exactly.
+    Merge(MergeArguments),
+    /// Merge an adapter into its base, and say what that costs.
+    MergeIntoBase(MergeIntoBaseArguments),
     /// Show what the model will be trained on: text, trained tokens, lengths, checks.
     Data(DataArguments),
     /// Predict memory and time, and say what to change to fit.

@@ -11,6 +11,8 @@ mod devices;
 mod eval;
 mod generate;
 mod inspect;
+mod merge;
+mod merge_into_base;
 mod plan;
 mod pretrain;
 mod probe;
@@ -57,6 +59,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Chat(arguments) => chat::run(&common, arguments),
         Command::Quantize(arguments) => convert::quantize(&common, arguments),
         Command::Dequantize(arguments) => convert::dequantize(&common, arguments),
+        Command::Merge(arguments) => merge::run(&common, arguments),
+        Command::MergeIntoBase(arguments) => merge_into_base::run(&common, arguments),
         Command::Data(arguments) => data::run(&common, arguments),
         Command::Plan(arguments) => plan::run(&common, arguments),
         Command::Inspect(arguments) => inspect::run(&common, arguments),
