@@ -10,6 +10,7 @@ pub mod evaluation;
 pub mod generation;
 pub mod host;
 pub mod kernels;
+pub mod linalg;
 pub mod lora;
 pub mod models;
 pub mod quantization;
