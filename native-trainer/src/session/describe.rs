@@ -62,16 +62,26 @@ pub(crate) fn write(
 }
 
 fn settings(config: &RunConfig, result: &RunResult) -> Vec<(String, String)> {
-    let facts = [
+    let summary = &result.summary;
+    let mut facts = vec![
+        ("method", summary.method.clone()),
+        ("initialization", summary.init.clone()),
         ("quantization", config.model.quantization.clone()),
         ("rank", config.lora.rank.to_string()),
         ("alpha", config.lora.alpha.to_string()),
         ("optimizer steps", result.outcome.steps.to_string()),
-        ("trained values", numbers::count(result.trainable as u64)),
+        (
+            "trained values",
+            numbers::count(summary.trained_values as u64),
+        ),
+        ("weights file", numbers::bytes(summary.bytes)),
         ("target tokens", numbers::count(result.outcome.tokens)),
         ("learning rate", numbers::learning_rate(config.train.lr)),
         ("seed", config.train.seed.to_string()),
     ];
+    if let Some(sparsity) = summary.sparsity {
+        facts.push(("sparsity", format!("{:.1} %", 100.0 * sparsity)));
+    }
     facts
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
