@@ -1,4 +1,4 @@
-"""Draws the golden cases of the adapter methods beside this file, with transformers and PEFT, on a CPU.
+"""Draws the golden case of the adapter methods beside this file, with transformers and PEFT, on a CPU.
 
 usage: python generate_methods.py [FOLDER] [SEED]       (FOLDER: methods/; another seed draws other adapters)
 

@@ -76,11 +76,11 @@ impl Artifact {
                 nf4,
             } => {
                 let (config, weights) = model_files(config, parameters, *nf4)?;
-                let mut files = vec![
-                    ("config.json", config),
-                    ("model.safetensors", weights),
-                    ("tokenizer.json", tokenizer.clone()),
-                ];
+                let mut files = vec![("config.json", config), ("model.safetensors", weights)];
+                // Bases of token ids alone have none.
+                if !tokenizer.is_empty() {
+                    files.push(("tokenizer.json", tokenizer.clone()));
+                }
                 files.extend(
                     tokenizer_config
                         .clone()
