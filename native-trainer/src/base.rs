@@ -173,6 +173,29 @@ impl BaseFiles {
         self.tokenizer()
     }
 
+    /// Its `tokenizer.json`, where it has one.
+    pub(crate) fn tokenizer_file(&self) -> Option<Vec<u8>> {
+        self.tokenizer.clone()
+    }
+
+    /// Its `tokenizer_config.json`, completed.
+    pub(crate) fn tokenizer_config_file(&self) -> Option<Vec<u8>> {
+        self.tokenizer_config.clone()
+    }
+
+    /// Names and bytes of the files that render and read text, for a base derived from this one.
+    pub(crate) fn text_files(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let files = [
+            ("tokenizer.json", &self.tokenizer),
+            ("tokenizer_config.json", &self.tokenizer_config),
+            ("chat_template.jinja", &self.chat_template),
+        ];
+        files
+            .into_iter()
+            .filter_map(|(name, bytes)| Some((name, bytes.clone()?)))
+            .collect()
+    }
+
     /// Whether the base is stored as NF4.
     pub(crate) fn is_quantized(&self) -> Result<bool> {
         let source = self.source()?;

@@ -223,7 +223,6 @@ fn check(config: &RunConfig) -> Result<(), String> {
         &config.model.compute,
         &["auto", "f32", "f16", "bf16"],
     )?;
-    one_of("lora.method", &config.lora.method, &["lora"])?;
     for metric in &config.eval.metrics {
         one_of(
             "eval.metrics",
@@ -254,12 +253,7 @@ fn check(config: &RunConfig) -> Result<(), String> {
         train.max_grad_norm >= 0.0,
         train.max_grad_norm,
     )?;
-    positive("lora.rank", config.lora.rank > 0, 0.0)?;
-    positive(
-        "lora.dropout",
-        (0.0..1.0).contains(&config.lora.dropout),
-        config.lora.dropout,
-    )?;
+    config.lora.validate()?;
     if train.max_steps == Some(0) {
         return Err("train.max_steps = 0: leave it out to train by epochs".into());
     }

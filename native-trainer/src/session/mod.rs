@@ -4,6 +4,7 @@ mod artifact;
 mod dataset;
 mod describe;
 mod host;
+mod method;
 mod observer;
 mod parameters;
 mod resume;
@@ -13,6 +14,8 @@ mod scores;
 pub(crate) use artifact::Artifact;
 pub(crate) use dataset::{Data, read_one};
 pub(crate) use host::latest;
+pub(crate) use method::Summary;
+pub(crate) use parameters::with_head;
 pub(crate) use run::{RunResult, pretrain, train};
 pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
 
@@ -21,7 +24,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use qloom_core::adapters::{Adapter, RECEIPT, Receipt};
 use qloom_core::lora::{Overlay, overlay};
-use qloom_core::models::llama::Llama;
+use qloom_core::models::llama::{Llama, LlamaConfig};
 use qloom_core::tokenizer::Tokenizer;
 
 use crate::base::BaseFiles;
@@ -69,10 +72,7 @@ pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> R
         )
     };
     adapter
-        .validate(
-            &model.config.linear_modules(),
-            &model.config.expected_tensors(),
-        )
+        .validate(&model.config.linear_modules(), &tensors_of(&model.config))
         .with_context(wrong)?;
     let path = folder.join(RECEIPT);
     if path.is_file() {
@@ -91,4 +91,14 @@ pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> R
         }
     }
     Ok(overlay(&adapter, &model.device())?)
+}
+
+/// Every tensor an adapter may hold in full: the model's, and a head of its own where it is tied.
+fn tensors_of(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
+    let mut tensors = config.expected_tensors();
+    if config.tie_word_embeddings {
+        let shape = vec![config.vocab_size, config.hidden_size];
+        tensors.push(("lm_head.weight".to_owned(), shape));
+    }
+    tensors
 }

@@ -15,10 +15,11 @@ use serde_json::{Map, Value, json};
 
 use super::describe;
 use super::host::{BEST, RunHost};
+use super::method::{self, Summary};
 use super::observer::RunObserver;
-use super::parameters::{all_parameters, initial_parameters};
+use super::parameters::all_parameters;
 use super::resume::{fingerprint, refuse_changes};
-use super::{Artifact, Data, ModelScores, Scoring, answer, compare, latest, receipt, reference};
+use super::{Artifact, Data, ModelScores, Scoring, answer, compare, latest, reference};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::config::{PretrainConfig, RunConfig};
 use crate::device;
@@ -46,8 +47,8 @@ pub(crate) struct RunResult {
     pub(crate) examples: usize,
     /// The loss curve.
     pub(crate) curve: LossCurve,
-    /// Trained values.
-    pub(crate) trainable: usize,
+    /// What was trained, and what it takes.
+    pub(crate) summary: Summary,
     /// Tokens a second, median over steps.
     pub(crate) tokens_per_s: f64,
 }
@@ -75,37 +76,38 @@ pub(crate) fn train(
         )?,
     };
     warn(&data);
-    let (parameters, peft) = initial_parameters(config, &base, &llama_config, &chosen)?;
+    let start = method::start(config, &base, &llama_config, &chosen)?;
     run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
-    let model = base.load(
+    let original = base.load(
         &chosen,
         &config.model.quantization,
         config.model.double_quant,
         dtype,
     )?;
-    let run = Run::open(config, resume)?;
-    let artifact = Artifact::Adapter {
-        config: Box::new(peft),
-        receipt: receipt(&base, &tokenizer)?,
-    };
-    let trainable = parameters.count();
+    let mut run = Run::open(config, resume)?;
+    let place = start.place(config, &base, &original, run.dir.path(), &chosen, dtype)?;
+    let artifact = start.artifact(config, &base, &place, &llama_config, &tokenizer)?;
+    let trainable = start.parameters.count();
+    let parameters = start.parameters.clone();
     let outcome = run.descend(
-        config, &model, parameters, &data, &artifact, &tokenizer, resume,
+        config,
+        &place.model,
+        parameters,
+        &data,
+        &artifact,
+        &tokenizer,
+        resume,
     )?;
-    run.finish_artifact("adapter")?;
+    run.finish_artifact(start.folder())?;
 
-    let overlay = super::load_adapter(&run.dir.adapter(), &base, &model)?;
-    let adapted = model.with(&overlay);
+    let folder = run.dir.path().join(start.folder());
+    let summary = Summary::of(config, trainable, &folder)?;
+    run.result = summary.to_json();
+    let adapted = place.adapted(&start, &base, &original, &folder, &chosen, dtype)?;
     let ends = base.end_ids(&llama_config, &tokenizer);
-    let (metrics, samples) = run.score(config, &model, &adapted, &data, &tokenizer, &ends, task)?;
-    let result = run.result(
-        outcome,
-        metrics,
-        samples,
-        data.eval.len(),
-        trainable,
-        run.dir.adapter(),
-    )?;
+    let (metrics, samples) =
+        run.score(config, &original, &adapted, &data, &tokenizer, &ends, task)?;
+    let result = run.result(outcome, metrics, samples, data.eval.len(), summary, folder)?;
     describe::write(
         config,
         &base.name,
@@ -161,18 +163,15 @@ pub(crate) fn pretrain(
     )?;
     run.finish_artifact("model")?;
     let folder = run.dir.path().join("model");
-    run.result(
-        outcome,
-        Vec::new(),
-        Vec::new(),
-        data.eval.len(),
-        trainable,
-        folder,
-    )
+    let summary = Summary::of(config, trainable, &folder)?;
+    let examples = data.eval.len();
+    run.result(outcome, Vec::new(), Vec::new(), examples, summary, folder)
 }
 
 struct Run {
     dir: RunDir,
+    /// What the result is, for `metrics.json`.
+    result: Value,
 }
 
 impl Run {
@@ -191,7 +190,10 @@ impl Run {
         } else {
             atomic::write_file(&dir.config(), toml::to_string_pretty(config)?.as_bytes())?;
         }
-        Ok(Self { dir })
+        Ok(Self {
+            dir,
+            result: Value::Null,
+        })
     }
 
     fn checkpoints(&self) -> PathBuf {
@@ -323,6 +325,7 @@ impl Run {
         let metrics = json!({
             "base": base.to_json(),
             "adapted": adapted.to_json(),
+            "result": self.result,
             "data": { "train_examples": data.train.len(), "eval_examples": data.eval.len(), "sha256": data.hash() },
         });
         atomic::write_file(&self.dir.metrics(), &serde_json::to_vec_pretty(&metrics)?)
@@ -338,7 +341,7 @@ impl Run {
         metrics: Vec<Metric>,
         samples: Vec<Sample>,
         examples: usize,
-        trainable: usize,
+        summary: Summary,
         artifact: PathBuf,
     ) -> Result<RunResult> {
         let rows: Vec<Map<String, Value>> = jsonl::read_rows(&self.dir.log())?;
@@ -355,7 +358,7 @@ impl Run {
             samples,
             examples,
             curve: self.curve()?,
-            trainable,
+            summary,
             tokens_per_s: rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN),
         })
     }

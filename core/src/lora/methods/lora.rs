@@ -1,6 +1,9 @@
-//! One adapted projection: `y += scaling · B(A(dropout(x)))`.
+//! One adapted projection: `y += scaling · B(A(dropout(x)))`. Source: Hu et al., arXiv 2106.09685.
 
 use burn::tensor::{Distribution, Tensor};
+
+use super::AdapterMethod;
+use crate::models::linear::Linear;
 
 /// The low-rank pair of one linear module, in PyTorch's orientation.
 #[derive(Clone, Debug)]
@@ -16,19 +19,24 @@ pub struct LoraLayer {
 }
 
 impl LoraLayer {
-    /// The adapter's addition to the projection of `x` (`[rows, in_features]`), `[rows, out_features]`.
-    ///
-    /// The scaling multiplies the narrow `[rows, rank]` product, the smallest tensor in the chain.
-    pub fn delta(&self, x: Tensor<2>) -> Tensor<2> {
-        let dtype = x.dtype();
-        let x = if self.dropout > 0.0 {
+    /// `x` with this layer's dropout.
+    pub(super) fn drop(&self, x: Tensor<2>) -> Tensor<2> {
+        if self.dropout > 0.0 {
             drop_features(x, self.dropout)
         } else {
             x
-        };
-        let a = self.a.clone().cast(dtype);
-        let b = self.b.clone().cast(dtype);
-        let narrow = x.matmul(a.transpose()).mul_scalar(self.scaling);
+        }
+    }
+
+    /// `scaling · x·Aᵀ`, `[rows, rank]`: the scaling multiplies the smallest tensor in the chain.
+    pub(super) fn narrow(&self, x: Tensor<2>) -> Tensor<2> {
+        let a = self.a.clone().cast(x.dtype());
+        x.matmul(a.transpose()).mul_scalar(self.scaling)
+    }
+
+    /// `narrow·Bᵀ`, `[rows, out_features]`.
+    pub(super) fn widen(&self, narrow: Tensor<2>) -> Tensor<2> {
+        let b = self.b.clone().cast(narrow.dtype());
         narrow.matmul(b.transpose())
     }
 
@@ -38,6 +46,16 @@ impl LoraLayer {
             .clone()
             .matmul(self.a.clone())
             .mul_scalar(self.scaling)
+    }
+}
+
+impl AdapterMethod for LoraLayer {
+    fn delta(&self, x: Tensor<2>, _: Option<&Tensor<2>>, _: &Linear) -> Tensor<2> {
+        self.widen(self.narrow(self.drop(x)))
+    }
+
+    fn delta_weight(&self, _: &Linear) -> Tensor<2> {
+        self.delta_weight()
     }
 }
 
