@@ -88,11 +88,11 @@ pub struct CalibrationReport {
 }
 
 /// Confidence, whether right, and squared distance of one example.
-#[derive(Debug, Clone, Copy)]
-struct Judged {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Judged {
     confidence: f64,
     right: bool,
-    distance: f64,
+    pub(super) distance: f64,
 }
 
 /// ECE over `bins` bins and Brier score of class probabilities, one row per example.
@@ -108,35 +108,25 @@ pub fn calibration(
     if bins == 0 {
         return Err(CalibrationError::NoBins);
     }
-    let judged = judge(gold, probabilities)?;
+    report(&judge(gold, probabilities)?, bins, config)
+}
+
+/// The same for examples that are judged already.
+pub(super) fn report(
+    judged: &[Judged],
+    bins: usize,
+    config: &BootstrapConfig,
+) -> Result<CalibrationReport, CalibrationError> {
     let distances: Vec<f64> = judged.iter().map(|j| j.distance).collect();
     let all: Vec<usize> = (0..judged.len()).collect();
     Ok(CalibrationReport {
-        ece: bootstrap(
-            judged.len(),
-            |i| expected_error(&binned(&judged, i, bins)),
-            config,
-        )?,
+        ece: bootstrap(judged.len(), |i| expected_error(judged, i, bins), config)?,
         brier: bootstrap_mean(&distances, config)?,
-        bins: binned(&judged, &all, bins),
+        bins: binned(judged, &all, bins),
     })
 }
 
-/// The Brier score of every example.
-///
-/// # Errors
-/// As [`calibration`].
-pub fn brier_scores(
-    gold: &[usize],
-    probabilities: &[Vec<f64>],
-) -> Result<Vec<f64>, CalibrationError> {
-    Ok(judge(gold, probabilities)?
-        .into_iter()
-        .map(|j| j.distance)
-        .collect())
-}
-
-/// The likeliest class of each row; the first of equals.
+/// The likeliest class; the first of equals, `None` of none.
 pub fn likeliest(probabilities: &[f64]) -> Option<usize> {
     let indexed = probabilities.iter().enumerate();
     indexed
@@ -145,7 +135,11 @@ pub fn likeliest(probabilities: &[f64]) -> Option<usize> {
         .map(|(class, _)| class)
 }
 
-fn judge(gold: &[usize], probabilities: &[Vec<f64>]) -> Result<Vec<Judged>, CalibrationError> {
+/// Checks the rows and sets each against its gold class.
+pub(super) fn judge(
+    gold: &[usize],
+    probabilities: &[Vec<f64>],
+) -> Result<Vec<Judged>, CalibrationError> {
     if gold.len() != probabilities.len() {
         return Err(CalibrationError::Lengths {
             probabilities: probabilities.len(),
@@ -210,12 +204,12 @@ fn binned(judged: &[Judged], indices: &[usize], bins: usize) -> Vec<CalibrationB
     all
 }
 
-fn expected_error(bins: &[CalibrationBin]) -> f64 {
-    let examples: u64 = bins.iter().map(|b| b.examples).sum();
-    let gaps = bins
-        .iter()
+/// ECE of the examples drawn.
+pub(super) fn expected_error(judged: &[Judged], indices: &[usize], bins: usize) -> f64 {
+    let gaps = binned(judged, indices, bins)
+        .into_iter()
         .map(|b| b.examples as f64 * (b.confidence - b.accuracy).abs());
-    gaps.sum::<f64>() / examples.max(1) as f64
+    gaps.sum::<f64>() / indices.len().max(1) as f64
 }
 
 #[cfg(test)]

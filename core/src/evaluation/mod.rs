@@ -46,8 +46,7 @@ pub use bootstrap::{
     bootstrap_ratio, paired_bootstrap,
 };
 pub use calibration::{
-    CALIBRATION_BINS, CalibrationBin, CalibrationError, CalibrationReport, brier_scores,
-    calibration, likeliest,
+    CALIBRATION_BINS, CalibrationBin, CalibrationError, CalibrationReport, calibration, likeliest,
 };
 pub use classification::{
     ClassScore, ClassificationError, ClassificationReport, ConfusionMatrix, McNemar, mcnemar_exact,

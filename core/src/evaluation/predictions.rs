@@ -18,7 +18,7 @@ use super::bootstrap::{
     BootstrapConfig, BootstrapError, Interval, PairedDifference, bootstrap, paired_bootstrap,
 };
 use super::calibration::{
-    CALIBRATION_BINS, CalibrationError, CalibrationReport, calibration, likeliest,
+    self, CALIBRATION_BINS, CalibrationError, CalibrationReport, Judged, likeliest,
 };
 use super::classification::{
     ClassificationError, ClassificationReport, ConfusionMatrix, McNemar, mcnemar_exact,
@@ -41,6 +41,12 @@ pub enum PredictionError {
     /// Probabilities that are none.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
+    /// A metric of probabilities, asked of bare classes.
+    #[error("{metric} needs class probabilities, and these predictions are classes only")]
+    NoProbabilities {
+        /// The metric's name.
+        metric: &'static str,
+    },
     /// No interval.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
@@ -52,8 +58,12 @@ pub struct Predictions {
     labels: Vec<String>,
     gold: Vec<usize>,
     predicted: Vec<Option<usize>>,
-    probabilities: Option<Vec<Vec<f64>>>,
+    /// Where there are probabilities.
+    judged: Option<Vec<Judged>>,
 }
+
+/// A score of the examples drawn.
+type Statistic<'a> = Box<dyn FnMut(&[usize]) -> f64 + 'a>;
 
 /// A score over classes that is compared between models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +74,10 @@ pub enum ClassMetric {
     MacroF1,
     /// Plain mean of the classes' recall.
     MacroRecall,
+    /// Expected calibration error over [`CALIBRATION_BINS`] bins; needs probabilities.
+    Ece,
+    /// Brier score; needs probabilities.
+    Brier,
 }
 
 /// Scores with their intervals.
@@ -82,8 +96,10 @@ pub struct PredictionReport {
 }
 
 impl ClassMetric {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Accuracy, Self::MacroF1, Self::MacroRecall];
+    /// Those of classes.
+    pub const OF_CLASSES: [Self; 3] = [Self::Accuracy, Self::MacroF1, Self::MacroRecall];
+    /// Those of probabilities.
+    pub const OF_PROBABILITIES: [Self; 2] = [Self::Ece, Self::Brier];
 
     /// The key in `metrics.json`.
     pub fn name(self) -> &'static str {
@@ -91,21 +107,20 @@ impl ClassMetric {
             Self::Accuracy => "accuracy",
             Self::MacroF1 => "macro_f1",
             Self::MacroRecall => "macro_recall",
+            Self::Ece => "ece",
+            Self::Brier => "brier",
         }
     }
 
     /// The metric of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|m| m.name() == name)
+        let mut all = Self::OF_CLASSES.into_iter().chain(Self::OF_PROBABILITIES);
+        all.find(|m| m.name() == name)
     }
 
-    /// Its value.
-    pub fn of(self, matrix: &ConfusionMatrix) -> f64 {
-        match self {
-            Self::Accuracy => matrix.accuracy(),
-            Self::MacroF1 => matrix.macro_f1(),
-            Self::MacroRecall => matrix.macro_recall(),
-        }
+    /// Whether smaller is better.
+    pub fn lower_is_better(self) -> bool {
+        matches!(self, Self::Ece | Self::Brier)
     }
 }
 
@@ -130,7 +145,7 @@ impl Predictions {
             labels,
             gold,
             predicted,
-            probabilities: None,
+            judged: None,
         };
         all.matrix()?;
         Ok(all)
@@ -157,8 +172,7 @@ impl Predictions {
             }
             .into());
         }
-        super::calibration::brier_scores(&all.gold, &probabilities)?;
-        all.probabilities = Some(probabilities);
+        all.judged = Some(calibration::judge(&all.gold, &probabilities)?);
         Ok(all)
     }
 
@@ -232,8 +246,8 @@ impl Predictions {
         &self,
         config: &BootstrapConfig,
     ) -> Result<Option<CalibrationReport>, PredictionError> {
-        let of = |p: &Vec<Vec<f64>>| calibration(&self.gold, p, CALIBRATION_BINS, config);
-        Ok(self.probabilities.as_ref().map(of).transpose()?)
+        let of = |judged: &Vec<Judged>| calibration::report(judged, CALIBRATION_BINS, config);
+        Ok(self.judged.as_ref().map(of).transpose()?)
     }
 
     /// `adapted` minus `self`, the base, on the same examples.
@@ -269,18 +283,38 @@ impl Predictions {
     }
 
     /// A closure that scores the examples drawn; it counts into one matrix again and again.
-    fn statistic(
-        &self,
-        metric: ClassMetric,
-    ) -> Result<impl FnMut(&[usize]) -> f64 + '_, ClassificationError> {
+    fn statistic(&self, metric: ClassMetric) -> Result<Statistic<'_>, PredictionError> {
+        let name = metric.name();
+        let judged = || {
+            let missing = PredictionError::NoProbabilities { metric: name };
+            self.judged.as_ref().ok_or(missing)
+        };
+        let of: fn(&ConfusionMatrix) -> f64 = match metric {
+            ClassMetric::Accuracy => ConfusionMatrix::accuracy,
+            ClassMetric::MacroF1 => ConfusionMatrix::macro_f1,
+            ClassMetric::MacroRecall => ConfusionMatrix::macro_recall,
+            ClassMetric::Ece => {
+                let judged = judged()?;
+                return Ok(Box::new(|indices| {
+                    calibration::expected_error(judged, indices, CALIBRATION_BINS)
+                }));
+            }
+            ClassMetric::Brier => {
+                let judged = judged()?;
+                return Ok(Box::new(|indices| {
+                    let sum: f64 = indices.iter().map(|&i| judged[i].distance).sum();
+                    sum / indices.len() as f64
+                }));
+            }
+        };
         let mut matrix = ConfusionMatrix::new(self.labels.clone())?;
-        Ok(move |indices: &[usize]| {
+        Ok(Box::new(move |indices| {
             matrix.clear();
             match self.fill(&mut matrix, indices.iter().copied()) {
-                Ok(()) => metric.of(&matrix),
+                Ok(()) => of(&matrix),
                 Err(_) => f64::NAN,
             }
-        })
+        }))
     }
 
     fn fill(
@@ -352,8 +386,7 @@ mod tests {
         let guess: Vec<Option<usize>> = (0..60).map(|_| Some(0)).collect();
         let right: Vec<Option<usize>> = gold.iter().map(|&g| Some(g)).collect();
         let (base, tuned) = (predictions(&gold, &guess), predictions(&gold, &right));
-        for metric in ClassMetric::ALL {
-            assert_eq!(ClassMetric::from_name(metric.name()), Some(metric));
+        for metric in ClassMetric::OF_CLASSES {
             let found = base
                 .compare(&tuned, metric, &BootstrapConfig::default())
                 .unwrap();
@@ -370,6 +403,42 @@ mod tests {
                 .is_err()
         );
         assert!(base.mcnemar(&other).is_err());
+    }
+
+    #[test]
+    fn probabilities_are_compared_too() {
+        let gold: Vec<usize> = (0..90).map(|i| i % 3).collect();
+        let row = |g: usize, right: f64| {
+            let mut row = vec![(1.0 - right) / 2.0; 3];
+            row[g] = right;
+            row
+        };
+        let make = |right: f64| {
+            let rows = gold.iter().map(|&g| row(g, right)).collect();
+            Predictions::from_probabilities(LABELS, gold.clone(), rows).unwrap()
+        };
+        let (vague, sure) = (make(0.5), make(0.98));
+        for metric in ClassMetric::OF_PROBABILITIES {
+            assert!(metric.lower_is_better());
+            let one = vague.interval(metric, &BootstrapConfig::default()).unwrap();
+            let report = vague
+                .calibration(&BootstrapConfig::default())
+                .unwrap()
+                .unwrap();
+            assert!(one == report.ece || one == report.brier);
+            let found = vague
+                .compare(&sure, metric, &BootstrapConfig::default())
+                .unwrap();
+            assert!(found.difference.high < 0.0 && found.p_value < 0.01);
+        }
+        let bare = predictions(&[0], &[Some(0)]);
+        let error = bare
+            .interval(ClassMetric::Ece, &BootstrapConfig::default())
+            .unwrap_err();
+        assert!(error.to_string().contains("ece needs"), "{error}");
+        for name in ["accuracy", "macro_f1", "macro_recall", "ece", "brier"] {
+            assert_eq!(ClassMetric::from_name(name).unwrap().name(), name);
+        }
     }
 
     #[test]
