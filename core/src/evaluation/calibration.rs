@@ -88,7 +88,7 @@ pub struct CalibrationReport {
 }
 
 /// Confidence, whether right, and squared distance of one example.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Judged {
     confidence: f64,
     right: bool,

@@ -53,7 +53,7 @@ pub enum PredictionError {
 }
 
 /// Gold and predicted class of every example.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
     labels: Vec<String>,
     gold: Vec<usize>,
@@ -66,7 +66,7 @@ pub struct Predictions {
 type Statistic<'a> = Box<dyn FnMut(&[usize]) -> f64 + 'a>;
 
 /// A score over classes that is compared between models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClassMetric {
     /// Share of right answers.
     Accuracy,

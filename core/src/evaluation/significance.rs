@@ -24,7 +24,7 @@ pub enum SignificanceTest {
 }
 
 /// What each example adds to a statistic, `width` numbers per example.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contributions {
     values: Vec<f64>,
     width: usize,

@@ -59,13 +59,13 @@ pub enum TextMetricError {
 }
 
 /// A metric of one model's answers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TextScores {
     contributions: Contributions,
     kind: Kind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 enum Kind {
     Mean,
     Bleu(BleuConfig),

@@ -1,8 +1,10 @@
 //! The command line's types; nothing below this module reads flags.
 
 mod arguments;
+mod score;
 
 pub(crate) use arguments::*;
+pub(crate) use score::*;
 
 use std::path::PathBuf;
 
@@ -47,6 +49,8 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Score base and adapter on the same examples, with confidence intervals.
     Eval(EvalArguments),
+    /// Score predictions against references, from files.
+    Score(ScoreArguments),
     /// Generate answers, base and adapted side by side.
     Generate(GenerateArguments),
     /// Talk to a base and its adapters.

@@ -14,7 +14,7 @@ pub(crate) use artifact::Artifact;
 pub(crate) use dataset::{Data, read_one};
 pub(crate) use host::latest;
 pub(crate) use run::{RunResult, pretrain, train};
-pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
+pub(crate) use scores::{METRICS, ModelScores, Scoring, answer, long_examples, reference};
 
 use std::path::{Path, PathBuf};
 
