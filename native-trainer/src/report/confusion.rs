@@ -13,7 +13,7 @@ use super::plot::{FONT, INK};
 
 const SIDE: i32 = 560;
 const LEFT: i32 = 130;
-const TOP: i32 = 110;
+const TOP: i32 = 170;
 const MARGIN: i32 = 24;
 /// More classes than this leave no room for numbers in the cells.
 const MOST_NUMBERS: usize = 20;
