@@ -71,11 +71,12 @@ pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
     Ok(())
 }
 
-/// Where files go: where told to, else beside the run that is scored.
+/// Where files go: where told to, else beside the run that is scored, if it is its own adapter that is.
 fn out_folder(arguments: &EvalArguments, config: &RunConfig) -> Option<PathBuf> {
     let run = || {
         let run = PathBuf::from(&config.output.dir);
-        (arguments.config.is_some() && run.is_dir()).then_some(run)
+        let own = arguments.config.is_some() && arguments.model.adapter.is_none();
+        (own && run.is_dir()).then_some(run)
     };
     arguments.out.clone().or_else(run)
 }

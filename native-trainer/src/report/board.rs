@@ -296,7 +296,9 @@ mod tests {
         };
         let both = board(&["base", "adapted"]).table(look);
         assert!(
-            both.contains("+0.500, better") && both.contains("(p = 0.010)") && !both.contains("loss"),
+            both.contains("+0.500, better")
+                && both.contains("(p = 0.010)")
+                && !both.contains("loss"),
             "{both}"
         );
         let one = board(&["prediction"]).table(look);
