@@ -105,8 +105,10 @@ fn resolve(arguments: &EvalArguments) -> Result<(RunConfig, Option<String>)> {
         .clone_from(&arguments.model.quantization);
     config.model.compute.clone_from(&arguments.model.compute);
     config.data.train = vec![data.display().to_string()];
-    config.data.max_length = arguments.max_length;
-    config.data.format = arguments.format.as_deref().map(parse_format).transpose()?;
+    config.data.max_length = arguments.max_length.or(config.data.max_length);
+    if let Some(format) = &arguments.format {
+        config.data.format = Some(parse_format(format)?);
+    }
     override_eval(arguments, &mut config)?;
     Ok((
         config,
