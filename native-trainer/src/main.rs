@@ -10,6 +10,7 @@ mod files;
 mod hub;
 mod progress;
 mod report;
+mod scoring;
 mod server;
 mod session;
 

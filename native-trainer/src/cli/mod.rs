@@ -2,9 +2,11 @@
 
 mod arguments;
 mod merge;
+mod score;
 
 pub(crate) use arguments::*;
 pub(crate) use merge::*;
+pub(crate) use score::*;
 
 use std::path::PathBuf;
 
@@ -49,6 +51,8 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Score base and adapter on the same examples, with confidence intervals.
     Eval(EvalArguments),
+    /// Score predictions against references, from files.
+    Score(ScoreArguments),
     /// Generate answers, base and adapted side by side.
     Generate(GenerateArguments),
     /// Talk to a base and its adapters.

@@ -16,6 +16,7 @@ mod merge_into_base;
 mod plan;
 mod pretrain;
 mod probe;
+mod score;
 mod train;
 
 use std::fmt;
@@ -55,6 +56,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Demo(arguments) => demo::run(&common, arguments),
         Command::Train(arguments) => train::run(&common, arguments),
         Command::Eval(arguments) => eval::run(&common, arguments),
+        Command::Score(arguments) => score::run(&common, arguments),
         Command::Generate(arguments) => generate::run(&common, arguments),
         Command::Chat(arguments) => chat::run(&common, arguments),
         Command::Quantize(arguments) => convert::quantize(&common, arguments),

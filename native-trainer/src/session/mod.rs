@@ -17,7 +17,7 @@ pub(crate) use host::latest;
 pub(crate) use method::Summary;
 pub(crate) use parameters::with_head;
 pub(crate) use run::{RunResult, pretrain, train};
-pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
+pub(crate) use scores::{METRICS, ModelScores, Scoring, answer, long_examples, reference};
 
 use std::path::{Path, PathBuf};
 

@@ -19,7 +19,7 @@ use super::method::{self, Summary};
 use super::observer::RunObserver;
 use super::parameters::all_parameters;
 use super::resume::{fingerprint, refuse_changes};
-use super::{Artifact, Data, ModelScores, Scoring, answer, compare, latest, reference};
+use super::{Artifact, Data, ModelScores, Scoring, answer, latest, long_examples, reference};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::config::{PretrainConfig, RunConfig};
 use crate::device;
@@ -306,19 +306,24 @@ impl Run {
             self.write_metrics(&nothing, &nothing, data)?;
             return Ok((Vec::new(), Vec::new()));
         }
+        let long = long_examples(config, tokenizer)?;
         let scoring = Scoring {
             examples: &data.eval,
+            long: long.as_deref(),
             tokenizer,
             metrics: &config.eval.metrics,
             labels: &data.labels,
             batch_size: eval_batch(config),
             end_ids: ends,
+            settings: &config.eval,
         };
         let base = scoring.score(model, "base")?;
         let tuned = scoring.score(adapted, "adapted")?;
         self.write_metrics(&base, &tuned, data)?;
         let samples = samples(config, model, adapted, data, tokenizer, ends, task)?;
-        Ok((compare(&base, &tuned)?, samples))
+        let board = scoring.board(task, &base, Some(&tuned))?;
+        board.write(self.dir.path())?;
+        Ok((board.metrics(), samples))
     }
 
     fn write_metrics(&self, base: &ModelScores, adapted: &ModelScores, data: &Data) -> Result<()> {
