@@ -6,9 +6,11 @@
 //! | `perplexity` | token-weighted loss and perplexity |
 //! | `classification` | confusion matrix, accuracy, macro-F1, reading labels from answers, McNemar's test |
 //! | `bootstrap` | intervals for any statistic, paired differences |
+//! | `judge` | a language model as judge: both orders asked, wins and ties, consistency |
 
 mod bootstrap;
 mod classification;
+pub mod judge;
 mod perplexity;
 
 pub use bootstrap::{
