@@ -8,10 +8,12 @@ mod corpus;
 mod device;
 mod files;
 mod hub;
+mod judge;
 mod progress;
 mod report;
 mod server;
 mod session;
+mod site;
 
 use std::process::ExitCode;
 

@@ -8,12 +8,14 @@ mod observer;
 mod parameters;
 mod resume;
 mod run;
+mod samples;
 mod scores;
 
 pub(crate) use artifact::Artifact;
 pub(crate) use dataset::{Data, read_one};
 pub(crate) use host::latest;
 pub(crate) use run::{RunResult, pretrain, train};
+pub(crate) use samples::{SAMPLES, read_samples, sample_lines};
 pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
 
 use std::path::{Path, PathBuf};

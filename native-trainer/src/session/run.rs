@@ -18,6 +18,7 @@ use super::host::{BEST, RunHost};
 use super::observer::RunObserver;
 use super::parameters::{all_parameters, initial_parameters};
 use super::resume::{fingerprint, refuse_changes};
+use super::samples::{SAMPLES, write_samples};
 use super::{Artifact, Data, ModelScores, Scoring, answer, compare, latest, receipt, reference};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::config::{PretrainConfig, RunConfig};
@@ -316,6 +317,7 @@ impl Run {
         let tuned = scoring.score(adapted, "adapted")?;
         self.write_metrics(&base, &tuned, data)?;
         let samples = samples(config, model, adapted, data, tokenizer, ends, task)?;
+        write_samples(&self.dir.path().join(SAMPLES), &samples)?;
         Ok((compare(&base, &tuned)?, samples))
     }
 
@@ -323,7 +325,13 @@ impl Run {
         let metrics = json!({
             "base": base.to_json(),
             "adapted": adapted.to_json(),
-            "data": { "train_examples": data.train.len(), "eval_examples": data.eval.len(), "sha256": data.hash() },
+            "data": {
+                "train_examples": data.train.len(),
+                "eval_examples": data.eval.len(),
+                "train_tokens": data.report.trained_tokens,
+                "eval_tokens": data.eval_report.as_ref().map(|r| r.trained_tokens),
+                "sha256": data.hash(),
+            },
         });
         atomic::write_file(&self.dir.metrics(), &serde_json::to_vec_pretty(&metrics)?)
     }
