@@ -38,8 +38,8 @@ pub(super) fn run(common: &Common, arguments: JudgeArguments) -> Result<()> {
         adapted: arguments.b.clone(),
     };
     let parameters = parameters(&arguments)?;
-    let judge = Judge::open(common, &arguments)?;
     let pairs = read_pairs(&arguments.pairs, &columns)?;
+    let judge = Judge::open(common, &arguments)?;
     let questions = Questions::new(&pairs, judge.model(), parameters)?;
     let folder = folder(&arguments);
     let mut cache = Cache::open(&folder)?;

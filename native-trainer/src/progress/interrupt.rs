@@ -20,11 +20,25 @@ pub(crate) struct Interrupt {
 const SAVING: &str = "finishing this step, then saving; press Ctrl-C again to stop at once";
 
 impl Interrupt {
-    /// Takes over Ctrl-C for the rest of the process. Further calls return the same state.
+    /// Takes over Ctrl-C for the rest of the process, for training. Further calls return the same state.
     ///
     /// # Errors
     /// The operating system refuses a handler.
     pub(crate) fn install() -> Result<Self> {
+        Self::install_saying(SAVING)
+    }
+
+    /// As [`Self::install`], for work whose first press says `notice`.
+    ///
+    /// # Errors
+    /// The operating system refuses a handler.
+    pub(crate) fn install_saying(notice: &'static str) -> Result<Self> {
+        let interrupt = Self::installed()?;
+        interrupt.say(notice);
+        Ok(interrupt)
+    }
+
+    fn installed() -> Result<Self> {
         static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
         if let Some(interrupt) = INSTALLED.get() {
             return Ok(interrupt.clone());
@@ -39,16 +53,10 @@ impl Interrupt {
         Ok(INSTALLED.get_or_init(|| interrupt).clone())
     }
 
-    /// As [`Self::install`], for work whose first press says `notice`.
-    ///
-    /// # Errors
-    /// The operating system refuses a handler.
-    pub(crate) fn install_saying(notice: &'static str) -> Result<Self> {
-        let interrupt = Self::install()?;
-        if let Ok(mut place) = interrupt.notice.lock() {
+    fn say(&self, notice: &'static str) {
+        if let Ok(mut place) = self.notice.lock() {
             *place = Some(notice);
         }
-        Ok(interrupt)
     }
 
     fn notice(&self) -> &'static str {
@@ -84,9 +92,10 @@ mod tests {
 
     #[test]
     fn the_first_press_says_what_is_under_way() {
-        let interrupt = Interrupt::install_saying("stopping").unwrap();
+        let interrupt = Interrupt::default();
+        assert_eq!(interrupt.notice(), SAVING);
+        interrupt.clone().say("stopping");
         assert_eq!(interrupt.notice(), "stopping");
-        assert_eq!(Interrupt::default().notice(), SAVING);
     }
 
     #[test]
