@@ -8,11 +8,13 @@ mod corpus;
 mod device;
 mod files;
 mod hub;
+mod judge;
 mod progress;
 mod report;
 mod scoring;
 mod server;
 mod session;
+mod site;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@
 //! | `bleu`, `rouge`, `answers` | text against text: BLEU, ROUGE, exact match and token F1 |
 //! | `bertscore` | text against text by an encoder's vectors |
 //! | `text_metric` | the text metrics by name, with intervals and paired comparison |
+//! | `judge` | a language model as judge: both orders asked, wins and ties, consistency |
 //! | `bootstrap`, `significance` | intervals for any statistic, paired differences, approximate randomization |
 //!
 //! Everything is a pure function of answers, losses, probabilities or vectors; what makes those lies elsewhere.
@@ -26,6 +27,7 @@ mod classification;
 mod divergence;
 #[cfg(test)]
 mod golden;
+pub mod judge;
 mod likelihood;
 mod perplexity;
 mod predictions;

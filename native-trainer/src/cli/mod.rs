@@ -1,12 +1,18 @@
 //! The command line's types; nothing below this module reads flags.
 
 mod arguments;
+mod judge;
 mod merge;
+mod publish;
 mod score;
+mod serve;
 
 pub(crate) use arguments::*;
+pub(crate) use judge::JudgeArguments;
 pub(crate) use merge::*;
+pub(crate) use publish::PublishArguments;
 pub(crate) use score::*;
+pub(crate) use serve::ServeArguments;
 
 use std::path::PathBuf;
 
@@ -77,6 +83,12 @@ pub(crate) enum Command {
     Pretrain(TrainArguments),
     /// Write the data sets and the tokenizer the embedded base is made from.
     Corpus(CorpusArguments),
+    /// Let a language model compare two answers per prompt, asked in both orders.
+    Judge(JudgeArguments),
+    /// Write an adapter into a static site, with card, scores, samples and hashes; or check a site.
+    Publish(PublishArguments),
+    /// Serve a site or a run's folder on loopback.
+    Serve(ServeArguments),
     /// List the devices this machine offers.
     Devices,
     /// Measure this machine beside its floor.

@@ -11,12 +11,15 @@ mod devices;
 mod eval;
 mod generate;
 mod inspect;
+mod judge;
 mod merge;
 mod merge_into_base;
 mod plan;
 mod pretrain;
 mod probe;
+mod publish;
 mod score;
+mod serve;
 mod train;
 
 use std::fmt;
@@ -69,6 +72,9 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Probe(arguments) => probe::run(&common, arguments),
         Command::Pretrain(arguments) => pretrain::run(&common, arguments),
         Command::Corpus(arguments) => corpus::run(arguments),
+        Command::Judge(arguments) => judge::run(&common, arguments),
+        Command::Publish(arguments) => publish::run(&common, arguments),
+        Command::Serve(arguments) => serve::run(&common, &arguments),
         Command::Devices => devices::run(&common),
         Command::Bench(arguments) => bench::run(&common, arguments),
         Command::Completions { shell } => completions::run(shell),

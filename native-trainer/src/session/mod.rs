@@ -9,6 +9,7 @@ mod observer;
 mod parameters;
 mod resume;
 mod run;
+mod samples;
 mod scores;
 
 pub(crate) use artifact::Artifact;
@@ -17,6 +18,7 @@ pub(crate) use host::latest;
 pub(crate) use method::Summary;
 pub(crate) use parameters::with_head;
 pub(crate) use run::{RunResult, pretrain, train};
+pub(crate) use samples::{SAMPLES, read_samples, sample_lines};
 pub(crate) use scores::{METRICS, ModelScores, Scoring, answer, long_examples, reference};
 
 use std::path::{Path, PathBuf};

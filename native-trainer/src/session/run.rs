@@ -19,6 +19,7 @@ use super::method::{self, Summary};
 use super::observer::RunObserver;
 use super::parameters::all_parameters;
 use super::resume::{fingerprint, refuse_changes};
+use super::samples::{SAMPLES, write_samples};
 use super::{Artifact, Data, ModelScores, Scoring, answer, latest, long_examples, reference};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::config::{PretrainConfig, RunConfig};
@@ -321,6 +322,7 @@ impl Run {
         let tuned = scoring.score(adapted, "adapted")?;
         self.write_metrics(&base, &tuned, data)?;
         let samples = samples(config, model, adapted, data, tokenizer, ends, task)?;
+        write_samples(&self.dir.path().join(SAMPLES), &samples)?;
         let board = scoring.board(task, &base, Some(&tuned))?;
         board.write(self.dir.path())?;
         Ok((board.metrics(), samples))
@@ -331,7 +333,13 @@ impl Run {
             "base": base.to_json(),
             "adapted": adapted.to_json(),
             "result": self.result,
-            "data": { "train_examples": data.train.len(), "eval_examples": data.eval.len(), "sha256": data.hash() },
+            "data": {
+                "train_examples": data.train.len(),
+                "eval_examples": data.eval.len(),
+                "train_tokens": data.report.trained_tokens,
+                "eval_tokens": data.eval_report.as_ref().map(|r| r.trained_tokens),
+                "sha256": data.hash(),
+            },
         });
         atomic::write_file(&self.dir.metrics(), &serde_json::to_vec_pretty(&metrics)?)
     }
