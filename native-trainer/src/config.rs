@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qloom_core::data::DataConfig;
+use qloom_core::evaluation::{BootstrapConfig, SignificanceTest, windows};
 use qloom_core::generation::SamplingConfig;
 use qloom_core::lora::LoraConfig;
 use qloom_core::train::TrainConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::UsageError;
+use crate::scoring::metric_names;
+use crate::session::METRICS;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -60,12 +63,27 @@ impl Default for ModelConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct EvalConfig {
-    /// `perplexity`, and for label tasks `accuracy` and `macro_f1`.
+    /// `perplexity`; for label tasks, by generated answer, `accuracy`, `macro_f1` and `macro_recall`, and by the label's
+    /// likelihood `label_likelihood` and `calibration`; for generated text `bleu`, `rouge` (or `rouge1`, `rouge2`,
+    /// `rougeL`, `rougeLsum`), `exact_match` and `token_f1`. Default `["perplexity"]`.
     pub(crate) metrics: Vec<String>,
     /// Held-out prompts answered by base and adapted for the before/after table.
     pub(crate) samples: usize,
     /// Sequences per batch; the training batch size when 0.
     pub(crate) batch_size: usize,
+    /// Whether ROUGE compares word stems. Default no, as in rouge-score.
+    pub(crate) stemmer: bool,
+    /// Perplexity of texts longer than the context: tokens the window moves by. Default none: texts are cut at
+    /// `data.max_length`. Half the window is usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stride: Option<usize>,
+    /// Tokens the window holds, with `stride`. Default: the base's context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<usize>,
+    /// Test of the difference of text metrics: `"bootstrap"` (paired) or `"randomization"`. Default `"bootstrap"`.
+    pub(crate) significance: SignificanceTest,
+    /// Intervals: `n_resamples` (1000), `level` (0.95), `seed` (0).
+    pub(crate) bootstrap: BootstrapConfig,
     /// How answers are generated.
     pub(crate) generation: SamplingConfig,
 }
@@ -76,6 +94,11 @@ impl Default for EvalConfig {
             metrics: vec!["perplexity".into()],
             samples: 4,
             batch_size: 0,
+            stemmer: false,
+            stride: None,
+            window: None,
+            significance: SignificanceTest::default(),
+            bootstrap: BootstrapConfig::default(),
             generation: SamplingConfig::default(),
         }
     }
@@ -249,14 +272,7 @@ fn check(config: &RunConfig) -> Result<(), String> {
         &config.model.compute,
         &["auto", "f32", "f16", "bf16"],
     )?;
-    one_of("lora.method", &config.lora.method, &["lora"])?;
-    for metric in &config.eval.metrics {
-        one_of(
-            "eval.metrics",
-            metric,
-            &["perplexity", "accuracy", "macro_f1"],
-        )?;
-    }
+    check_eval(&config.eval)?;
     let train = &config.train;
     let positive = |key: &str, ok: bool, found: f64| match ok {
         true => Ok(()),
@@ -280,12 +296,7 @@ fn check(config: &RunConfig) -> Result<(), String> {
         train.max_grad_norm >= 0.0,
         train.max_grad_norm,
     )?;
-    positive("lora.rank", config.lora.rank > 0, 0.0)?;
-    positive(
-        "lora.dropout",
-        (0.0..1.0).contains(&config.lora.dropout),
-        config.lora.dropout,
-    )?;
+    config.lora.validate()?;
     if train.max_steps == Some(0) {
         return Err("train.max_steps = 0: leave it out to train by epochs".into());
     }
@@ -297,6 +308,29 @@ fn check(config: &RunConfig) -> Result<(), String> {
         .generation
         .validate()
         .map_err(|e| format!("eval.generation: {e}"))
+}
+
+/// Metrics that exist, and settings under which they have a value.
+pub(crate) fn check_eval(eval: &EvalConfig) -> Result<(), String> {
+    metric_names(&eval.metrics, &METRICS).map_err(|e| format!("eval.metrics: {e}"))?;
+    if eval.window.is_some() && eval.stride.is_none() {
+        return Err(
+            "eval.window needs eval.stride, which it moves by; half the window is usual".into(),
+        );
+    }
+    if let Some(stride) = eval.stride {
+        // Without a window only the base's context can say more, when it is known.
+        windows(0, eval.window.unwrap_or(usize::MAX), stride)
+            .map_err(|e| format!("eval.stride: {e}"))?;
+    }
+    let b = &eval.bootstrap;
+    if b.n_resamples == 0 || !(b.level > 0.0 && b.level < 1.0) {
+        return Err(format!(
+            "eval.bootstrap: n_resamples = {} and level = {}, expected at least 1 draw and a level between 0 and 1",
+            b.n_resamples, b.level
+        ));
+    }
+    Ok(())
 }
 
 /// Paths in a configuration are relative to its file, so that a run can be started from anywhere.
@@ -370,6 +404,11 @@ mod tests {
             "[lora]\ndropout = 1.0",
             "[model]\nquantization = \"int8\"",
             "[train]\nearly_stopping = 2",
+            "[eval]\nmetrics = [\"perplexity\", \"rogue\"]",
+            "[eval]\nstride = 0",
+            "[eval]\nwindow = 64",
+            "[eval]\nwindow = 64\nstride = 65",
+            "[eval.bootstrap]\nlevel = 95",
         ] {
             assert!(parse(bad, "run.toml", &[]).is_err(), "{bad}");
         }
@@ -378,7 +417,8 @@ mod tests {
     #[test]
     fn a_resolved_configuration_reads_back_equal() {
         let config = parse(
-            "[train]\nlr = 3e-4\n[lora]\nrank = 4\n[lora.rank_pattern]\nq_proj = 8",
+            "[train]\nlr = 3e-4\n[lora]\nrank = 4\n[lora.rank_pattern]\nq_proj = 8\n\
+             [eval]\nmetrics = [\"rouge\", \"bleu\"]\nstride = 32\nsignificance = \"randomization\"",
             "run.toml",
             &[],
         )

@@ -176,7 +176,8 @@ impl<'a> Trainer<'a> {
         let warmup = resolve_warmup(config.warmup_steps, ratio, total_steps)?;
         let schedule = Schedule::new(config.schedule, config.lr, warmup, total_steps)?;
         Ok(Self {
-            optimizer: AdamW::new(&config, parameters.count(), &model.device()),
+            optimizer: AdamW::new(&config, parameters.count(), &model.device())
+                .with_lr_scale(parameters.lr_scale()),
             decay: parameters.decay_mask(),
             early_stopping: EarlyStopping::new(patience(&config))?,
             model,
@@ -324,6 +325,8 @@ impl<'a> Trainer<'a> {
         self.parameters.values = self
             .optimizer
             .update(values, gradient, lr, self.decay.as_ref());
+        self.parameters
+            .constrain(self.optimizer.step, self.total_steps);
         self.tokens += targets as u64;
 
         let seen: usize = micro.iter().map(Batch::tokens).sum();

@@ -9,10 +9,9 @@ use super::Common;
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::cli::CheckArguments;
 use crate::config::{self, RunConfig};
-use crate::device;
 use crate::report::table;
+use crate::session::Data;
 use crate::session::preflight::{findings, learning_rate, probe};
-use crate::session::{Data, initial_parameters};
 
 /// Prints the findings, the gravest first.
 pub(super) fn run(common: &Common, arguments: CheckArguments) -> Result<()> {
@@ -64,20 +63,11 @@ fn check(
     if !probing {
         return Ok((found, None));
     }
-    let chosen = device::choose(&common.device)?;
-    let dtype = device::compute_type(&config.model.compute, &chosen)?;
-    let (parameters, _) = initial_parameters(config, &base, &llama, &chosen)?;
-    let model = base.load(
-        &chosen,
-        &config.model.quantization,
-        config.model.double_quant,
-        dtype,
-    )?;
     eprintln!(
         "learning rate: a few steps at {} and above",
         config.train.lr
     );
-    let probe = probe(config, &model, &parameters, &data, &tokenizer)?;
+    let probe = probe(config, &base, &tokenizer, &data, &common.device)?;
     found.extend(judge_probe(
         &probe,
         learning_rate(config, llama.hidden_size),

@@ -1,7 +1,7 @@
 //! `trainer plan`: predicted memory and time, and what to change to fit.
 
 use anyhow::Result;
-use qloom_core::adapters::{TargetSpec, resolve_targets};
+use qloom_core::lora::{Method, adapter_values};
 use qloom_core::models::llama::LlamaConfig;
 use serde::Serialize;
 
@@ -10,6 +10,7 @@ use crate::base::BaseFiles;
 use crate::cli::PlanArguments;
 use crate::config::{self, RunConfig};
 use crate::report::{numbers, table};
+use crate::session::with_head;
 
 /// NF4 with double quantization: 4 bits, 8/64 for the scale, 32/(64·256) for the scale's scale.
 const NF4_BYTES: f64 = 0.5 + 1.0 / 64.0 + 4.0 / (64.0 * 256.0);
@@ -60,7 +61,8 @@ pub(super) fn run(common: &Common, arguments: PlanArguments) -> Result<()> {
     let flops = step_flops(&llama, tokens) * config.train.grad_accumulation as f64;
     if common.json {
         let json = serde_json::json!({
-            "tokens_per_micro_batch": tokens, "trained_values": trained, "step_flops": flops,
+            "tokens_per_micro_batch": tokens, "method": config.lora.method.to_string(), "trained_values": trained,
+            "result_bytes": 4 * trained, "step_flops": flops,
             "cpu_f32": cpu, "cpu_f32_bytes": cpu.total(true), "gpu_16bit": gpu, "gpu_16bit_bytes": gpu.total(true),
         });
         println!("{}", serde_json::to_string_pretty(&json)?);
@@ -109,9 +111,19 @@ pub(super) fn run(common: &Common, arguments: PlanArguments) -> Result<()> {
     ];
     println!("{}", table::grid(&header, &rows, table::Look::stdout()));
     println!(
-        "{} trained values; {tokens} tokens a micro-batch; {:.2} TFLOP a step, recomputed: {} at 150 GFLOP/s (two CPU \
+        "{}: {} trained values, a weights file of {}{}; {tokens} tokens a micro-batch; {:.2} TFLOP a step, recomputed: {} at 150 GFLOP/s (two CPU \
          cores), {} at 10 TFLOP/s (a small GPU)",
+        config.lora.method,
         numbers::count(trained as u64),
+        numbers::bytes(4 * trained as u64),
+        if config.lora.method == Method::Sparse {
+            format!(
+                " before closed components are cut out, about {:.0} % of it after",
+                100.0 * config.lora.density
+            )
+        } else {
+            String::new()
+        },
         flops / 1e12,
         numbers::duration(std::time::Duration::from_secs_f64(flops / 150e9)),
         numbers::duration(std::time::Duration::from_secs_f64(flops / 10e12)),
@@ -129,13 +141,27 @@ fn tokens_per_micro_batch(config: &RunConfig, llama: &LlamaConfig) -> Result<usi
             .resolve_max_length(llama.max_position_embeddings)?)
 }
 
+/// Values the method trains, by where they end: in the adapter's pairs, or as whole weights.
 fn trained_values(config: &RunConfig, llama: &LlamaConfig) -> Result<usize> {
-    let linears = llama.linear_modules();
-    let targets = resolve_targets(&TargetSpec::from(&config.lora), &linears)?;
-    let shapes = linears.iter().filter(|(path, _)| targets.contains(path));
-    Ok(shapes
-        .map(|(_, [out, input])| config.lora.rank * (out + input))
-        .sum())
+    let tensors = llama.expected_tensors();
+    let size = |shape: &[usize]| shape.iter().product::<usize>();
+    if config.lora.method == Method::Full {
+        return Ok(tensors.iter().map(|(_, shape)| size(shape)).sum());
+    }
+    let lora = with_head(&config.lora, llama);
+    let saved = lora.modules_to_save.iter().map(|module| {
+        let suffix = format!(".{module}.weight");
+        let named = tensors
+            .iter()
+            .filter(|(name, _)| format!(".{name}").ends_with(&suffix));
+        let values: usize = named.map(|(_, shape)| size(shape)).sum();
+        match (module.as_str(), values) {
+            ("lm_head", 0) => llama.vocab_size * llama.hidden_size,
+            _ => values,
+        }
+    });
+    let saved: usize = saved.sum();
+    Ok(saved + adapter_values(&lora, &llama.linear_modules())?)
 }
 
 fn memory(

@@ -6,12 +6,13 @@
 use std::path::Path;
 use std::sync::Once;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
 use super::curve::{LossCurve, digits};
-use crate::files::{atomic, explain};
+use super::picture::{Area, Outcome, picture};
+use crate::files::atomic;
 
 const SIZE: (u32, u32) = (1200, 700);
 pub(super) const FONT: &str = "sans-serif";
@@ -34,19 +35,7 @@ pub(crate) fn write_png(path: &Path, title: &str, curve: &LossCurve) -> Result<(
 /// # Errors
 /// The picture cannot be drawn.
 pub(crate) fn png(title: &str, curve: &LossCurve) -> Result<Vec<u8>> {
-    register_fonts();
-    // The drawing crate encodes only into a named file.
-    let file = tempfile::Builder::new()
-        .suffix(".png")
-        .tempfile()
-        .map_err(|e| explain(e, "create a file in", &std::env::temp_dir()))?;
-    {
-        let root = BitMapBackend::new(file.path(), SIZE).into_drawing_area();
-        draw(&root, title, curve).map_err(|e| anyhow!("cannot draw the loss curve: {e}"))?;
-        root.present()
-            .map_err(|e| anyhow!("cannot encode the loss curve: {e}"))?;
-    }
-    crate::files::read(file.path())
+    picture(SIZE, "the loss curve", |root| draw(root, title, curve))
 }
 
 pub(super) fn register_fonts() {
@@ -56,9 +45,6 @@ pub(super) fn register_fonts() {
         let _ = register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
     });
 }
-
-type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
-type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
 
 fn draw(root: &Area<'_>, title: &str, curve: &LossCurve) -> Outcome {
     root.fill(&WHITE)?;

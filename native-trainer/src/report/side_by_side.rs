@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::numbers;
-use super::plot::{FONT, INK, register_fonts};
+use super::picture::{Area, Outcome, picture};
+use super::plot::{FONT, INK};
 use super::scores::Score;
-use crate::files::{atomic, explain};
+use crate::files::atomic;
 
 const WIDTH: u32 = 1200;
 const BAR: u32 = 34;
@@ -77,23 +78,12 @@ impl Panel {
 /// # Errors
 /// The picture cannot be drawn or written.
 pub(crate) fn write_png(path: &Path, title: &str, panels: &[Panel]) -> Result<()> {
-    register_fonts();
-    let file = tempfile::Builder::new()
-        .suffix(".png")
-        .tempfile()
-        .map_err(|e| explain(e, "create a file in", &std::env::temp_dir()))?;
     let height = 60 + panels.iter().map(Panel::height).sum::<u32>();
-    {
-        let root = BitMapBackend::new(file.path(), (WIDTH, height)).into_drawing_area();
-        draw(&root, title, panels).map_err(|e| anyhow!("cannot draw the bars: {e}"))?;
-        root.present()
-            .map_err(|e| anyhow!("cannot encode the bars: {e}"))?;
-    }
-    atomic::write_file(path, &crate::files::read(file.path())?)
+    let bytes = picture((WIDTH, height), "the bars", |root| {
+        draw(root, title, panels)
+    })?;
+    atomic::write_file(path, &bytes)
 }
-
-type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
-type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
 
 fn draw(root: &Area<'_>, title: &str, panels: &[Panel]) -> Outcome {
     root.fill(&WHITE)?;

@@ -360,7 +360,14 @@ fn cost_cells(record: &Record) -> Vec<String> {
     let seconds = numbers::duration(Duration::from_secs_f64(cost.seconds.max(0.0)));
     vec![
         numbers::count(cost.trainable_parameters),
-        numbers::bytes(cost.adapter_bytes),
+        match cost.sparsity {
+            Some(share) => format!(
+                "{} ({:.0} % sparse)",
+                numbers::bytes(cost.adapter_bytes),
+                100.0 * share
+            ),
+            None => numbers::bytes(cost.adapter_bytes),
+        },
         cost.peak_memory_bytes
             .map_or("-".to_owned(), numbers::bytes),
         numbers::tokens_per_second(cost.tokens_per_s).replace(" tok/s", ""),

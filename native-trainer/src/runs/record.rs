@@ -160,6 +160,7 @@ pub(crate) mod tests {
                 target_tokens: 1000,
                 trainable_parameters: 12_288,
                 adapter_bytes: 51_200,
+                sparsity: None,
                 seconds: 12.5,
                 resumed: false,
                 tokens_per_s: 1234.0,

@@ -22,6 +22,9 @@ pub(crate) struct Cost {
     pub(crate) trainable_parameters: u64,
     /// Bytes of the adapter's (or model's) tensor file.
     pub(crate) adapter_bytes: u64,
+    /// Share of rank-one components cut out, of sparse LoRA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sparsity: Option<f64>,
     /// Seconds of the training loop with its evaluations and checkpoints; of the last start, where a run was resumed.
     pub(crate) seconds: f64,
     /// Whether the run was resumed, so that `seconds` leaves out what came before.
@@ -32,15 +35,6 @@ pub(crate) struct Cost {
     pub(crate) peak_memory_bytes: Option<u64>,
     /// The device.
     pub(crate) device: String,
-}
-
-/// Size of the tensor file in an artifact's folder.
-pub(crate) fn tensor_bytes(artifact: &Path) -> u64 {
-    ["adapter_model.safetensors", "model.safetensors"]
-        .iter()
-        .filter_map(|name| std::fs::metadata(artifact.join(name)).ok())
-        .map(|meta| meta.len())
-        .sum()
 }
 
 /// Adds `cost` to the run's `metrics.json`.

@@ -6,26 +6,30 @@ pub(crate) mod cost;
 mod dataset;
 mod describe;
 mod host;
+mod method;
 mod observer;
 mod parameters;
 pub(crate) mod preflight;
 mod resume;
 mod run;
+mod samples;
 mod scores;
 
 pub(crate) use artifact::Artifact;
 pub(crate) use dataset::{Data, read_all, read_one};
 pub(crate) use host::latest;
-pub(crate) use parameters::initial_parameters;
+pub(crate) use method::Summary;
+pub(crate) use parameters::with_head;
 pub(crate) use run::{RunResult, pretrain, train};
-pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
+pub(crate) use samples::{SAMPLES, read_samples, sample_lines};
+pub(crate) use scores::{METRICS, ModelScores, Scoring, answer, long_examples, reference};
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qloom_core::adapters::{Adapter, RECEIPT, Receipt};
 use qloom_core::lora::{Overlay, overlay};
-use qloom_core::models::llama::Llama;
+use qloom_core::models::llama::{Llama, LlamaConfig};
 use qloom_core::tokenizer::Tokenizer;
 
 use crate::base::BaseFiles;
@@ -73,10 +77,7 @@ pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> R
         )
     };
     adapter
-        .validate(
-            &model.config.linear_modules(),
-            &model.config.expected_tensors(),
-        )
+        .validate(&model.config.linear_modules(), &tensors_of(&model.config))
         .with_context(wrong)?;
     let path = folder.join(RECEIPT);
     if path.is_file() {
@@ -95,4 +96,14 @@ pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> R
         }
     }
     Ok(overlay(&adapter, &model.device())?)
+}
+
+/// Every tensor an adapter may hold in full: the model's, and a head of its own where it is tied.
+fn tensors_of(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
+    let mut tensors = config.expected_tensors();
+    if config.tie_word_embeddings {
+        let shape = vec![config.vocab_size, config.hidden_size];
+        tensors.push(("lm_head.weight".to_owned(), shape));
+    }
+    tensors
 }

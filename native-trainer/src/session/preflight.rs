@@ -2,20 +2,22 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use qloom_core::adapters::{RECEIPT, Receipt};
 use qloom_core::data::{BatchOptions, BatchPlan};
-use qloom_core::models::llama::Llama;
+use qloom_core::lora::Method;
 use qloom_core::preflight::{Evidence, Finding, LearningRate, Probe, Severity, check, ladder};
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::{
     Checkpoint, History, Host, Parameters, ScheduleKind, TrainConfig, TrainError, TrainSet, Trainer,
 };
 
+use super::method;
 use super::run::collate_options;
 use super::{Data, locate_adapter};
 use crate::base::BaseFiles;
 use crate::config::RunConfig;
+use crate::device;
 use crate::files::read;
 
 /// Optimizer steps per learning rate of the probe.
@@ -85,7 +87,7 @@ pub(crate) fn learning_rate(config: &RunConfig, hidden_size: usize) -> LearningR
     LearningRate {
         lr: config.train.lr,
         hidden_size,
-        full: config.lora.method == "full",
+        full: matches!(config.lora.method, Method::Full),
     }
 }
 
@@ -104,11 +106,20 @@ fn recorded_template(config: &RunConfig) -> Result<Option<String>> {
 /// Takes a few steps on the base at the configured learning rate and above, each time from the same start.
 pub(crate) fn probe(
     config: &RunConfig,
-    model: &Llama,
-    parameters: &Parameters,
-    data: &Data,
+    base: &BaseFiles,
     tokenizer: &Tokenizer,
+    data: &Data,
+    device_name: &str,
 ) -> Result<Probe> {
+    let chosen = device::choose(device_name)?;
+    let dtype = device::compute_type(&config.model.compute, &chosen)?;
+    let start = method::start(config, base, &base.llama_config()?, &chosen)?;
+    let quantization = &config.model.quantization;
+    let original = base.load(&chosen, quantization, config.model.double_quant, dtype)?;
+    // Some initializations write a base of their own beside the run.
+    let folder = tempfile::tempdir().context("cannot create a folder for the probe")?;
+    let place = start.place(config, base, &original, folder.path(), &chosen, dtype)?;
+    let (model, parameters) = (&place.model, &start.parameters);
     ladder(config.train.lr, PROBE_STEPS, |lr| {
         let set = TrainSet {
             examples: &data.train,
