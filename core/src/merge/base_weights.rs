@@ -1,15 +1,44 @@
 //! A base with an adapter merged into it, seen tensor by tensor: nothing is computed before it is asked for.
 
-use super::source::refuse_other_methods;
 use super::{MergeError, updates};
 use crate::adapters::{Adapter, LoraModule};
+use crate::lora::Kind;
 use crate::quantization::{Stored, encode, read_bnb, stored_format, torch_dtype};
 use crate::weights::{Dtype, HostTensor, OwnedTensor, TensorSpec, WeightError, WeightSource};
 use std::collections::BTreeMap;
 
+/// What an adapter does to the weight of one module.
+pub(super) struct Change {
+    pub(super) module: LoraModule,
+    kind: Kind,
+    /// DoRA's magnitudes, `[out]`.
+    magnitude: Option<Vec<f32>>,
+}
+
+impl Change {
+    /// Turns `W`, `[out, in]`, into what base and adapter compute together:
+    ///
+    /// ```text
+    /// LoRA  W + s·B·A      HiRA  W + W ⊙ (B·A)      DoRA  m ⊙ (W + s·B·A) / ‖W + s·B·A‖ per row
+    /// ```
+    pub(super) fn apply(&self, weight: &mut [f32]) {
+        let update = updates::update(&self.module);
+        for (w, u) in weight.iter_mut().zip(&update) {
+            *w += if self.kind == Kind::Hira { *w * u } else { *u };
+        }
+        let rows = weight.chunks_mut(self.module.in_features.max(1));
+        for (row, magnitude) in rows.zip(self.magnitude.iter().flatten()) {
+            let norm: f64 = row.iter().map(|w| f64::from(*w).powi(2)).sum();
+            let scale = f64::from(*magnitude) / norm.sqrt().max(f64::MIN_POSITIVE);
+            row.iter_mut()
+                .for_each(|w| *w = (f64::from(*w) * scale) as f32);
+        }
+    }
+}
+
 /// What an adapter changes in a base, by the name of the base's tensor.
 pub(super) struct Changes {
-    updates: BTreeMap<String, LoraModule>,
+    updates: BTreeMap<String, Change>,
     saved: BTreeMap<String, OwnedTensor>,
 }
 
@@ -22,12 +51,16 @@ impl Changes {
         source: &S,
         adapter: &Adapter,
     ) -> Result<Self, MergeError> {
-        refuse_other_methods("to merge", adapter)?;
         let mut updates = BTreeMap::new();
-        for m in adapter.modules()? {
-            let name = format!("{}.weight", m.path);
-            expect_place(source, &name, &[m.out_features, m.in_features])?;
-            updates.insert(name, m);
+        for module in adapter.pairs()? {
+            let name = format!("{}.weight", module.path);
+            expect_place(source, &name, &[module.out_features, module.in_features])?;
+            let change = Change {
+                magnitude: adapter.magnitude(&module.path)?,
+                kind: adapter.kind(),
+                module,
+            };
+            updates.insert(name, change);
         }
         let mut saved = BTreeMap::new();
         for (name, tensor) in adapter.saved() {
@@ -48,7 +81,7 @@ impl Changes {
     }
 
     /// The adapted modules, by the name of their weight.
-    pub(super) fn updates(&self) -> &BTreeMap<String, LoraModule> {
+    pub(super) fn updates(&self) -> &BTreeMap<String, Change> {
         &self.updates
     }
 
@@ -61,13 +94,11 @@ impl Changes {
         if let Some(saved) = self.saved.get(name) {
             return Ok(Some(saved.to_f32().map_err(|e| e.named(name))?));
         }
-        let Some(module) = self.updates.get(name) else {
+        let Some(change) = self.updates.get(name) else {
             return Ok(None);
         };
         let mut weight = dense(source, name)?;
-        for (w, d) in weight.iter_mut().zip(updates::update(module)) {
-            *w += d;
-        }
+        change.apply(&mut weight);
         Ok(Some(weight))
     }
 

@@ -1,4 +1,4 @@
-//! Merging an adapter into its base: `W' = W + scaling · B·A`, written tensor by tensor.
+//! Merging an adapter into its base: `W' = W + ΔW`, written tensor by tensor, for LoRA, rsLoRA, DoRA and HiRA.
 //!
 //! | base | requantize | what is written |
 //! |---|---|---|
@@ -10,8 +10,8 @@
 //! Rounding `W'` to the type it is stored in loses part of a small update, to 4 bits much of it: [`update_errors`] measures
 //! what is left, by reading the written file back.
 
+use super::MergeError;
 use super::base_weights::{Changes, MergedWeights, dense};
-use super::{MergeError, updates};
 use crate::adapters::Adapter;
 use crate::quantization::{
     CheckpointReport, QuantizationConfig, QuantizeOptions, dequantize_checkpoint,
@@ -118,15 +118,17 @@ pub fn update_errors<S: WeightSource + ?Sized, T: WeightSource + ?Sized>(
     changes
         .updates()
         .iter()
-        .map(|(name, module)| {
+        .map(|(name, change)| {
             let (weight, stored) = (dense(source, name)?, dense(merged, name)?);
+            let mut exact = weight.clone();
+            change.apply(&mut exact);
             let (mut error, mut update) = (0.0f64, 0.0f64);
-            for ((w, d), s) in weight.iter().zip(updates::update(module)).zip(&stored) {
-                error += (f64::from(*s) - (f64::from(*w) + f64::from(d))).powi(2);
-                update += f64::from(d).powi(2);
+            for ((w, e), s) in weight.iter().zip(&exact).zip(&stored) {
+                error += (f64::from(*s) - f64::from(*e)).powi(2);
+                update += (f64::from(*e) - f64::from(*w)).powi(2);
             }
             Ok(UpdateError {
-                module: module.path.clone(),
+                module: change.module.path.clone(),
                 error_norm: error.sqrt(),
                 update_norm: update.sqrt(),
             })
