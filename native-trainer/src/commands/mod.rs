@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod classify;
 mod completions;
 mod convert;
 mod corpus;

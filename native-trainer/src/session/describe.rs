@@ -1,7 +1,7 @@
 //! What a finished run says about itself: the adapter's model card and the run's page.
 
 use anyhow::Result;
-use qloom_core::data::DataReport;
+use qloom_core::data::{DataReport, Task};
 
 use super::{Data, RunResult};
 use crate::config::RunConfig;
@@ -37,7 +37,10 @@ pub(crate) fn write(
             .map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned()),
         base: base.to_owned(),
         base_sha256: base_fingerprint.to_owned(),
-        pipeline: "text-generation".to_owned(),
+        pipeline: match data.task {
+            Task::Causal => "text-generation".to_owned(),
+            Task::SequenceClassification => "text-classification".to_owned(),
+        },
         license: None,
         settings: settings.clone(),
         data: data_used(config, data),
@@ -68,7 +71,7 @@ fn settings(config: &RunConfig, result: &RunResult) -> Vec<(String, String)> {
         ("alpha", config.lora.alpha.to_string()),
         ("optimizer steps", result.outcome.steps.to_string()),
         ("trained values", numbers::count(result.trainable as u64)),
-        ("target tokens", numbers::count(result.outcome.tokens)),
+        ("targets", numbers::count(result.outcome.tokens)),
         ("learning rate", numbers::learning_rate(config.train.lr)),
         ("seed", config.train.seed.to_string()),
     ];

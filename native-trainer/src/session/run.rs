@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use burn::tensor::DType;
 use qloom_core::data::{BatchOptions, BatchPlan, CollateOptions, DataConfig};
+use qloom_core::models::Architecture;
 use qloom_core::models::llama::{
     self, BaseQuantization, Llama, LlamaConfig, LoadOptions, random_weights,
 };
 use qloom_core::tokenizer::Tokenizer;
-use qloom_core::train::{Outcome, Parameters, Stop, TrainSet, Trainer};
+use qloom_core::train::{Objective, Outcome, Parameters, Stop, TrainSet, Trainer};
 use serde_json::{Map, Value, json};
 
+use super::classifier;
 use super::describe;
 use super::host::{BEST, RunHost};
 use super::observer::RunObserver;
@@ -63,6 +65,9 @@ pub(crate) fn train(
     let chosen = device::choose(device_name)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
     let base = BaseFiles::open(&config.model.base)?;
+    if let Architecture::Bert(bert) = base.architecture()? {
+        return classifier::train(config, &chosen, dtype, resume, data, &base, &bert, task);
+    }
     let llama_config = base.llama_config()?;
     let tokenizer = base.tokenizer_for(&config.data)?;
     check_vocabulary(&tokenizer, &llama_config, &base.name)?;
@@ -171,12 +176,12 @@ pub(crate) fn pretrain(
     )
 }
 
-struct Run {
-    dir: RunDir,
+pub(super) struct Run {
+    pub(super) dir: RunDir,
 }
 
 impl Run {
-    fn open(config: &RunConfig, resume: bool) -> Result<Self> {
+    pub(super) fn open(config: &RunConfig, resume: bool) -> Result<Self> {
         let path = PathBuf::from(&config.output.dir);
         let dir = if resume {
             RunDir::resume(&path)?
@@ -199,10 +204,10 @@ impl Run {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn descend(
+    pub(super) fn descend(
         &self,
         config: &RunConfig,
-        model: &Llama,
+        objective: &dyn Objective,
         parameters: Parameters,
         data: &Data,
         artifact: &Artifact,
@@ -221,7 +226,14 @@ impl Run {
             .then(|| eval_set(config, data, tokenizer))
             .transpose()?;
         let print = fingerprint(config, data)?;
-        let mut trainer = Trainer::new(model, parameters, config.train.clone(), set, eval, print)?;
+        let mut trainer = Trainer::new(
+            objective,
+            parameters,
+            config.train.clone(),
+            set,
+            eval,
+            print,
+        )?;
         let mut resumed_at = None;
         if resume {
             let checkpoint = latest(&self.checkpoints())?;
@@ -270,7 +282,7 @@ impl Run {
     }
 
     /// Makes the best artifact (the last one, where nothing was held out) the run's result.
-    fn finish_artifact(&self, name: &str) -> Result<()> {
+    pub(super) fn finish_artifact(&self, name: &str) -> Result<()> {
         let best = self.checkpoints().join(BEST);
         let from = if best.is_dir() {
             best
@@ -320,9 +332,19 @@ impl Run {
     }
 
     fn write_metrics(&self, base: &ModelScores, adapted: &ModelScores, data: &Data) -> Result<()> {
+        self.write_scores(base.to_json(), adapted.to_json(), data)
+    }
+
+    /// Writes `metrics.json`.
+    pub(super) fn write_scores(
+        &self,
+        base: Map<String, Value>,
+        adapted: Map<String, Value>,
+        data: &Data,
+    ) -> Result<()> {
         let metrics = json!({
-            "base": base.to_json(),
-            "adapted": adapted.to_json(),
+            "base": base,
+            "adapted": adapted,
             "data": { "train_examples": data.train.len(), "eval_examples": data.eval.len(), "sha256": data.hash() },
         });
         atomic::write_file(&self.dir.metrics(), &serde_json::to_vec_pretty(&metrics)?)
@@ -332,7 +354,7 @@ impl Run {
         Ok(LossCurve::from_rows(&jsonl::read_rows(&self.dir.log())?))
     }
 
-    fn result(
+    pub(super) fn result(
         &self,
         outcome: Outcome,
         metrics: Vec<Metric>,
@@ -369,7 +391,11 @@ fn eval_batch(config: &RunConfig) -> usize {
     }
 }
 
-fn eval_set<'a>(config: &RunConfig, data: &'a Data, tokenizer: &Tokenizer) -> Result<TrainSet<'a>> {
+pub(super) fn eval_set<'a>(
+    config: &RunConfig,
+    data: &'a Data,
+    tokenizer: &Tokenizer,
+) -> Result<TrainSet<'a>> {
     Ok(TrainSet {
         examples: &data.eval,
         plan: BatchPlan::new(&data.eval, BatchOptions::sequential(eval_batch(config)))?,
@@ -464,7 +490,7 @@ fn new_config(shape: &PretrainConfig, tokenizer: &Tokenizer) -> Result<LlamaConf
     Ok(LlamaConfig::from_json(&serde_json::to_vec(&json)?)?)
 }
 
-fn warn(data: &Data) {
+pub(super) fn warn(data: &Data) {
     for (what, report) in [
         ("training", Some(&data.report)),
         ("held-out", data.eval_report.as_ref()),
