@@ -46,6 +46,7 @@ impl Objective for BertClassifier {
             layout: Layout::compact(batch, &self.device()),
             classes: &batch.classes,
             scale,
+            seed: dropout_seed,
         };
         accumulate_stack(&stack, parameters, dropout_seed, options.recompute, sum);
     }
@@ -156,6 +157,7 @@ struct ClassificationStep<'a> {
     layout: Layout,
     classes: &'a [usize],
     scale: f64,
+    seed: u64,
 }
 
 impl Stack for ClassificationStep<'_> {
@@ -194,10 +196,12 @@ impl Stack for ClassificationStep<'_> {
 
     fn block(&self, index: usize, overlay: &Overlay, x: Tensor<2>) -> Tensor<2> {
         let block = self.model.encoder.block_with(index, overlay);
+        // Attention masks do not come from the device's generator: a seed of their own for every block.
+        let seed = Some(self.seed ^ (index as u64 + 1).wrapping_mul(0xD6E8_FEB8_6659_FD93));
         if index + 1 == self.blocks() {
-            block.forward_first(x, &self.layout, true)
+            block.forward_first(x, &self.layout, seed)
         } else {
-            block.forward(x, &self.layout, true)
+            block.forward(x, &self.layout, seed)
         }
     }
 

@@ -353,6 +353,8 @@ fn undropped(model: &BertClassifier) -> BertClassifier {
     model.encoder.embeddings.dropout = 0.0;
     for block in &mut model.encoder.blocks {
         block.dropout = 0.0;
+        block.attention_output_dropout = 0.0;
+        block.attention.dropout = 0.0;
     }
     model.head.dropout = 0.0;
     model

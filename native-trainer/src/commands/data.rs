@@ -40,10 +40,10 @@ pub(super) fn run(common: &Common, arguments: DataArguments) -> Result<()> {
         return Ok(());
     }
     let mut header = vec![String::new(), "train".to_owned()];
-    let mut rows = summary(&data.report);
+    let mut rows = summary(&data.report, data.task);
     if let Some(eval) = &data.eval_report {
         header.push("held out".to_owned());
-        for (row, other) in rows.iter_mut().zip(summary(eval)) {
+        for (row, other) in rows.iter_mut().zip(summary(eval, data.task)) {
             row.extend(other.into_iter().skip(1));
         }
     }
@@ -81,7 +81,10 @@ pub(super) fn run(common: &Common, arguments: DataArguments) -> Result<()> {
     Ok(())
 }
 
-fn summary(report: &DataReport) -> Vec<Vec<String>> {
+/// What a language model is trained on; an encoder is trained on every example's class, not on tokens.
+const CAUSAL_ONLY: [&str; 2] = ["rows without a trained token", "trained tokens"];
+
+fn summary(report: &DataReport, task: Task) -> Vec<Vec<String>> {
     let l = &report.lengths;
     let rows = [
         ("format", report.format.to_string()),
@@ -119,6 +122,7 @@ fn summary(report: &DataReport) -> Vec<Vec<String>> {
         ),
     ];
     rows.into_iter()
+        .filter(|(name, _)| task == Task::Causal || !CAUSAL_ONLY.contains(name))
         .map(|(name, value)| vec![name.to_owned(), value])
         .collect()
 }

@@ -31,7 +31,7 @@ pub(super) fn print(common: &Common, result: &RunResult) -> Result<()> {
     let look = table::Look::stdout();
     let facts = [
         ("optimizer steps", numbers::count(result.outcome.steps)),
-        ("target tokens", numbers::count(result.outcome.tokens)),
+        ("targets", numbers::count(result.outcome.tokens)),
         ("trained values", numbers::count(result.trainable as u64)),
         ("speed", numbers::tokens_per_second(result.tokens_per_s)),
         ("last loss", numbers::score(result.outcome.last_loss)),

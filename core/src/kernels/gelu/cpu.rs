@@ -19,8 +19,8 @@ fn distribution<const FMA: bool>(x: f32) -> (f32, f32) {
     let t = 1.0 / fma::<FMA>(x.abs(), SLOPE, 1.0);
     let mut p = 1.061_405_4;
     p = fma::<FMA>(p, t, -1.453_152_1);
-    p = fma::<FMA>(p, t, 1.421_413_7);
-    p = fma::<FMA>(p, t, -0.284_496_74);
+    p = fma::<FMA>(p, t, 1.421_413_8);
+    p = fma::<FMA>(p, t, -0.284_496_72);
     p = fma::<FMA>(p, t, 0.254_829_6);
     let tail = 0.5 * p * t * e;
     (if x < 0.0 { tail } else { 1.0 - tail }, e)

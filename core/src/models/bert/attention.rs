@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::names::BlockNames;
-use crate::kernels::attention::attention;
+use crate::kernels::attention::{Dropout, attention_with_dropout};
 use crate::lora::Overlay;
 use crate::models::linear::Linear;
 
@@ -20,12 +20,20 @@ pub struct Attention {
     pub output: Linear,
     /// Heads.
     pub heads: usize,
+    /// Dropout of attention probabilities while training.
+    pub dropout: f64,
 }
 
 impl Attention {
     /// Mixes into `queries`, `[rows * asked, hidden]`, the tokens `x`, `[rows * width, hidden]`, that `bias`,
-    /// `[rows, 1, asked, width]`, lets each see.
-    pub fn forward(&self, queries: Tensor<2>, x: Tensor<2>, bias: Tensor<4>) -> Tensor<2> {
+    /// `[rows, 1, asked, width]`, lets each see. `training` seeds the masks of dropout.
+    pub fn forward(
+        &self,
+        queries: Tensor<2>,
+        x: Tensor<2>,
+        bias: Tensor<4>,
+        training: Option<u64>,
+    ) -> Tensor<2> {
         let [rows, _, asked, width] = bias.dims();
         let hidden = x.dims()[1];
         let dim = hidden / self.heads;
@@ -33,7 +41,12 @@ impl Attention {
         let q = split(self.query.forward(queries), asked);
         let k = split(self.key.forward(x.clone()), width);
         let v = split(self.value.forward(x), width);
-        let mixed = attention(q, k, v, bias, (dim as f64).powf(-0.5));
+        let dropout = training.map_or(Dropout::NONE, |seed| Dropout {
+            probability: self.dropout as f32,
+            seed,
+        });
+        let scale = (dim as f64).powf(-0.5);
+        let mixed = attention_with_dropout(q, k, v, bias, scale, dropout);
         self.output.forward(mixed.reshape([rows * asked, hidden]))
     }
 
@@ -44,6 +57,7 @@ impl Attention {
             value: self.value.with(overlay, &names.value),
             output: self.output.with(overlay, &names.output),
             heads: self.heads,
+            dropout: self.dropout,
         }
     }
 }

@@ -26,29 +26,39 @@ pub struct Block {
     pub down: Linear,
     /// Norm after the feed-forward layer.
     pub output_norm: Norm,
-    /// Dropout on what each sub-layer adds, while training.
+    /// Dropout on what attention adds, while training; DistilBERT has none.
+    pub attention_output_dropout: f64,
+    /// Dropout on what the feed-forward layer adds, while training.
     pub dropout: f64,
 }
 
 impl Block {
-    /// `[rows * width, hidden]` to the same shape.
-    pub fn forward(&self, x: Tensor<2>, layout: &Layout, training: bool) -> Tensor<2> {
+    /// `[rows * width, hidden]` to the same shape. While `training`, a seed for the masks of dropout.
+    pub fn forward(&self, x: Tensor<2>, layout: &Layout, training: Option<u64>) -> Tensor<2> {
         self.mix(x.clone(), x, layout.bias.clone(), training)
     }
 
     /// The block's output at the documents' first tokens only, `[documents, hidden]`: a classifier reads nothing else
     /// of the last block.
-    pub fn forward_first(&self, x: Tensor<2>, layout: &Layout, training: bool) -> Tensor<2> {
+    pub fn forward_first(&self, x: Tensor<2>, layout: &Layout, training: Option<u64>) -> Tensor<2> {
         let first = &layout.first;
         let queries = x.clone().select(0, first.places.clone());
         self.mix(queries, x, first.bias.clone(), training)
             .select(0, first.pick.clone())
     }
 
-    fn mix(&self, queries: Tensor<2>, x: Tensor<2>, bias: Tensor<4>, training: bool) -> Tensor<2> {
-        let rate = if training { self.dropout } else { 0.0 };
-        let mixed = self.attention.forward(queries.clone(), x, bias);
-        let x = self.attention_norm.forward(dropout(mixed, rate) + queries);
+    fn mix(
+        &self,
+        queries: Tensor<2>,
+        x: Tensor<2>,
+        bias: Tensor<4>,
+        training: Option<u64>,
+    ) -> Tensor<2> {
+        let rate = |rate: f64| training.map_or(0.0, |_| rate);
+        let mixed = self.attention.forward(queries.clone(), x, bias, training);
+        let x = self
+            .attention_norm
+            .forward(dropout(mixed, rate(self.attention_output_dropout)) + queries);
         let up = self.up.forward(x.clone());
         let active = match self.activation {
             Activation::Gelu => gelu(up),
@@ -56,7 +66,8 @@ impl Block {
             Activation::Relu => relu(up),
         };
         let down = self.down.forward(active);
-        self.output_norm.forward(dropout(down, rate) + x)
+        self.output_norm
+            .forward(dropout(down, rate(self.dropout)) + x)
     }
 
     pub(crate) fn with(&self, overlay: &Overlay, names: &BlockNames) -> Self {
@@ -67,6 +78,7 @@ impl Block {
             activation: self.activation,
             down: self.down.with(overlay, &names.down),
             output_norm: self.output_norm.with(overlay, &names.output_norm),
+            attention_output_dropout: self.attention_output_dropout,
             dropout: self.dropout,
         }
     }

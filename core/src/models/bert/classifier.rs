@@ -41,9 +41,9 @@ impl BertClassifier {
         let mut x = self.encoder.embeddings.forward(&layout, false);
         let last = self.encoder.blocks.len() - 1;
         for block in &self.encoder.blocks[..last] {
-            x = block.forward(x, &layout, false);
+            x = block.forward(x, &layout, None);
         }
-        let first = self.encoder.blocks[last].forward_first(x, &layout, false);
+        let first = self.encoder.blocks[last].forward_first(x, &layout, None);
         self.head.forward(first, false)
     }
 

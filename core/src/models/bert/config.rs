@@ -54,7 +54,7 @@ pub struct BertConfig {
     pub layer_norm_eps: f64,
     /// Nonlinearity of the feed-forward layer.
     pub activation: Activation,
-    /// Dropout on embeddings and on what each sub-layer adds, while training.
+    /// Dropout on embeddings and on what sub-layers add, while training.
     pub hidden_dropout: f64,
     /// Dropout on attention probabilities, while training.
     pub attention_dropout: f64,

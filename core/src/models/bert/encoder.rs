@@ -67,7 +67,7 @@ impl Bert {
         let embedded = self.embeddings.forward(&layout, false);
         let states = self.blocks[..layer]
             .iter()
-            .fold(embedded, |x, block| block.forward(x, &layout, false));
+            .fold(embedded, |x, block| block.forward(x, &layout, None));
         let hidden = self.config.hidden_size;
         Ok(states
             .cast(DType::F32)

@@ -4,7 +4,9 @@
 use burn::tensor::Device;
 
 use super::embeddings::Norm;
-use super::{Attention, Bert, BertClassifier, BertConfig, Block, Embeddings, Head, Prefixed};
+use super::{
+    Attention, Bert, BertClassifier, BertConfig, Block, Embeddings, Family, Head, Prefixed,
+};
 use crate::models::linear::Linear;
 use crate::models::load::{LoadError, LoadOptions, Loader};
 use crate::weights::WeightSource;
@@ -93,12 +95,17 @@ fn block(loader: &Loader<'_>, config: &BertConfig, index: usize) -> Result<Block
             value: loader.linear(&names.value)?,
             output: loader.linear(&names.output)?,
             heads: config.num_attention_heads,
+            dropout: config.attention_dropout,
         },
         attention_norm: norm(loader, config, &names.attention_norm)?,
         up: loader.linear(&names.up)?,
         activation: config.activation,
         down: loader.linear(&names.down)?,
         output_norm: norm(loader, config, &names.output_norm)?,
+        attention_output_dropout: match config.family {
+            Family::Bert => config.hidden_dropout,
+            Family::DistilBert => 0.0,
+        },
         dropout: config.hidden_dropout,
     })
 }
