@@ -1,6 +1,8 @@
 //! One adapted projection: `y += scaling · B(A(dropout(x)))`.
 
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::Tensor;
+
+use crate::models::dropout::dropout;
 
 /// The low-rank pair of one linear module, in PyTorch's orientation.
 #[derive(Clone, Debug)]
@@ -21,11 +23,7 @@ impl LoraLayer {
     /// The scaling multiplies the narrow `[rows, rank]` product, the smallest tensor in the chain.
     pub fn delta(&self, x: Tensor<2>) -> Tensor<2> {
         let dtype = x.dtype();
-        let x = if self.dropout > 0.0 {
-            drop_features(x, self.dropout)
-        } else {
-            x
-        };
+        let x = dropout(x, self.dropout);
         let a = self.a.clone().cast(dtype);
         let b = self.b.clone().cast(dtype);
         let narrow = x.matmul(a.transpose()).mul_scalar(self.scaling);
@@ -39,17 +37,4 @@ impl LoraLayer {
             .matmul(self.a.clone())
             .mul_scalar(self.scaling)
     }
-}
-
-/// Inverted dropout with a mask drawn from the device's generator, so that re-seeding the device
-/// reproduces it when a block is recomputed.
-fn drop_features(x: Tensor<2>, probability: f64) -> Tensor<2> {
-    let keep = 1.0 - probability;
-    let device = x.device().inner();
-    let mask = Tensor::<2>::random(
-        x.dims(),
-        Distribution::Bernoulli(keep),
-        (&device, x.dtype()),
-    );
-    x * mask.div_scalar(keep)
 }

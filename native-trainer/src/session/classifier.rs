@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::run::{Run, RunResult, eval_set, warn};
 use super::{
-    Artifact, ClassifierScores, Data, checked_adapter, compare_classifiers, describe,
+    Artifact, ClassifierScores, Data, Expected, checked_adapter, compare_classifiers, describe,
     describe_class, read_adapter, receipt,
 };
 use crate::base::{BaseFiles, check_rows};
@@ -58,10 +58,7 @@ pub(crate) fn load_classifier(
 }
 
 /// What an adapter of this encoder may hold. Its own classifier says how many classes there are.
-fn expected(
-    config: &BertConfig,
-    adapter: &Adapter,
-) -> (Vec<(String, [usize; 2])>, Vec<(String, Vec<usize>)>) {
+fn expected(config: &BertConfig, adapter: &Adapter) -> Expected {
     let saved = adapter.saved();
     let own = saved.get("classifier.weight").and_then(|t| t.shape.first());
     let classes = own.copied().unwrap_or(config.num_labels);

@@ -73,20 +73,6 @@ impl Data {
         )
     }
 
-    /// Encodes rows that are in memory already, for a language model.
-    pub(crate) fn encode(
-        config: &DataConfig,
-        tokenizer: &Tokenizer,
-        context: usize,
-        train_rows: &[Row],
-        bad: usize,
-        eval_rows: &[Row],
-        eval_bad: usize,
-    ) -> Result<Self> {
-        let encoder = Encoder::new(config, train_rows, tokenizer, Task::Causal, context)?;
-        Self::encode_with(&encoder, Task::Causal, train_rows, bad, eval_rows, eval_bad)
-    }
-
     fn encode_with(
         encoder: &Encoder<'_>,
         task: Task,

@@ -1,6 +1,8 @@
 //! Dropout of attention probabilities: a mask that is a function of place and seed, so that nothing of size
 //! `width * keys` is kept between forward and backward, and every device draws the same one.
 
+use crate::kernels::cpu::for_each_chunk;
+use crate::kernels::swiglu::flex::rows_per_task;
 use crate::kernels::swiglu::vector::{Isa, multiversion};
 
 /// Which probabilities are dropped.
@@ -70,13 +72,17 @@ impl Dropout {
     }
 
     /// The mask as numbers, `[rows, heads, width, keys]`: 0, or what the kept ones are multiplied with.
-    pub(super) fn mask(self, rows: usize, heads: usize, width: usize, keys: usize) -> Vec<f32> {
+    pub(crate) fn mask(self, rows: usize, heads: usize, width: usize, keys: usize) -> Vec<f32> {
         let mut mask = vec![1.0; rows * heads * width * keys];
-        let isa = Isa::detect();
-        for (at, p) in mask.chunks_mut(keys.max(1)).enumerate() {
-            let (query, head, row) = (at % width, at / width % heads, at / width / heads);
-            self.apply(isa, row, head, query, 0, p);
-        }
+        let (isa, keys) = (Isa::detect(), keys.max(1));
+        let lines = rows_per_task(keys);
+        for_each_chunk(&mut mask, lines * keys, |task, mask| {
+            for (i, p) in mask.chunks_mut(keys).enumerate() {
+                let at = task * lines + i;
+                let (query, head, row) = (at % width, at / width % heads, at / width / heads);
+                self.apply(isa, row, head, query, 0, p);
+            }
+        });
         mask
     }
 }
