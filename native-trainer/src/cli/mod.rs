@@ -2,13 +2,19 @@
 
 mod arguments;
 mod judge;
+mod merge;
 mod publish;
+mod score;
 mod serve;
+mod sweep;
 
 pub(crate) use arguments::*;
 pub(crate) use judge::JudgeArguments;
+pub(crate) use merge::*;
 pub(crate) use publish::PublishArguments;
+pub(crate) use score::*;
 pub(crate) use serve::ServeArguments;
+pub(crate) use sweep::*;
 
 use std::path::PathBuf;
 
@@ -53,6 +59,8 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Score base and adapter on the same examples, with confidence intervals.
     Eval(EvalArguments),
+    /// Score predictions against references, from files.
+    Score(ScoreArguments),
     /// Generate answers, base and adapted side by side.
     Generate(GenerateArguments),
     /// Talk to a base and its adapters.
@@ -61,8 +69,20 @@ pub(crate) enum Command {
     Quantize(QuantizeArguments),
     /// Write an NF4 base as plain floats.
     Dequantize(DequantizeArguments),
+    /// Merge adapters of one base into one, by PEFT's methods or exactly.
+    Merge(MergeArguments),
+    /// Merge an adapter into its base, and say what that costs.
+    MergeIntoBase(MergeIntoBaseArguments),
     /// Show what the model will be trained on: text, trained tokens, lengths, checks.
     Data(DataArguments),
+    /// Find what would make a run learn nothing, before it runs.
+    Check(CheckArguments),
+    /// A grid or list of runs, resumable, in one table.
+    Sweep(SweepArguments),
+    /// Follow a recipe: known experiments as one command each.
+    Recipe(RecipeArguments),
+    /// Join files of one value a line into JSONL.
+    Columns(ColumnsArguments),
     /// Predict memory and time, and say what to change to fit.
     Plan(PlanArguments),
     /// Say what a base, an adapter, a checkpoint or a run holds.

@@ -177,7 +177,7 @@ fn page_of(results: &[(&str, RunResult)], seconds: f64) -> Page {
             name,
             format!(
                 "{steps} steps, {} trained values, {speed}",
-                numbers::count(result.trainable as u64)
+                numbers::count(result.summary.trained_values as u64)
             ),
         ));
         facts.push(fact(&format!("{name} adapter"), relative(&result.artifact)));

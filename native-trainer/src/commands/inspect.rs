@@ -4,14 +4,16 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use qloom_core::adapters::Receipt;
-use qloom_core::weights::sha256_hex;
+use qloom_core::models::Architecture;
+use qloom_core::models::bert::{BertConfig, Prefixed};
+use qloom_core::weights::{WeightSource, sha256_hex};
 use serde_json::{Value, json};
 
 use super::Common;
 use crate::base::BaseFiles;
 use crate::cli::InspectArguments;
 use crate::files::{atomic, listing, read};
-use crate::session::{latest, read_adapter};
+use crate::session::{labels_of, latest, read_adapter};
 
 /// Prints facts about a base, an adapter, checkpoints or a run.
 pub(super) fn run(common: &Common, arguments: InspectArguments) -> Result<()> {
@@ -58,8 +60,11 @@ fn print(value: &Value, depth: usize) {
 
 fn adapter(path: &Path) -> Result<Value> {
     let adapter = read_adapter(path)?;
-    let modules = adapter.modules()?;
-    let values: usize = modules.iter().map(|m| m.a.len() + m.b.len()).sum();
+    let modules = adapter.pairs()?;
+    let values: usize = adapter.tensors.values().map(|t| t.numel()).sum();
+    let zeros = modules.iter().flat_map(|m| m.a.iter().chain(&m.b));
+    let pair_values: usize = modules.iter().map(|m| m.a.len() + m.b.len()).sum();
+    let zeros = zeros.filter(|v| **v == 0.0).count() as f64 / pair_values.max(1) as f64;
     let mut targets: Vec<&str> = modules
         .iter()
         .filter_map(|m| m.path.rsplit('.').next())
@@ -78,8 +83,16 @@ fn adapter(path: &Path) -> Result<Value> {
     Ok(json!({
         "kind": "adapter",
         "base": adapter.config.base_model_name_or_path,
+        "method": receipt.as_ref().and_then(|r| r.rest.get("method").cloned()).unwrap_or_else(|| {
+            if adapter.config.is_head_only() { "head".into() } else { adapter.kind().to_string().to_lowercase().into() }
+        }),
+        "init": receipt.as_ref().and_then(|r| r.rest.get("init").cloned()),
+        "sparsity": receipt.as_ref().and_then(|r| r.rest.get("sparsity").cloned()),
+        "zero_share": zeros,
+        "bytes": std::fs::metadata(path.join("adapter_model.safetensors"))?.len(),
         "peft_type": adapter.config.peft_type,
         "task_type": adapter.config.task_type,
+        "labels": labels_of(path)?,
         "rank": ranks,
         "alpha": adapter.config.lora_alpha,
         "rslora": adapter.config.use_rslora,
@@ -111,7 +124,10 @@ fn resave(path: &Path, out: &Path) -> Result<()> {
 
 fn base(path: &Path) -> Result<Value> {
     let files = BaseFiles::open(&path.display().to_string())?;
-    let config = files.llama_config()?;
+    let config = match files.architecture()? {
+        Architecture::Llama(config) => config,
+        Architecture::Bert(config) => return encoder(&files, &config),
+    };
     let parameters: usize = config
         .expected_tensors()
         .iter()
@@ -127,6 +143,35 @@ fn base(path: &Path) -> Result<Value> {
         "kv_heads": config.num_key_value_heads,
         "vocab_size": config.vocab_size,
         "context": config.max_position_embeddings,
+        "weight_bytes": files.weight_bytes(),
+        "quantized": files.is_quantized()?,
+        "target_modules": qloom_core::adapters::valid_targets(&config.linear_modules()),
+        "fingerprint": files.fingerprint()?,
+    }))
+}
+
+fn encoder(files: &BaseFiles, config: &BertConfig) -> Result<Value> {
+    let source = files.source()?;
+    let source = Prefixed::new(&source, config.family);
+    let head = config.head_tensors(config.num_labels);
+    let has = |name: &str| source.contains(name);
+    let parameters: usize = config
+        .expected_tensors(config.num_labels)
+        .iter()
+        .filter(|(name, _)| has(name))
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum();
+    Ok(json!({
+        "kind": "base",
+        "architecture": format!("{:?}", config.family),
+        "parameters": parameters,
+        "hidden_size": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "vocab_size": config.vocab_size,
+        "context": config.max_position_embeddings,
+        "classification_head": head.iter().all(|(name, _)| has(name)),
+        "labels": config.labels,
         "weight_bytes": files.weight_bytes(),
         "quantized": files.is_quantized()?,
         "target_modules": qloom_core::adapters::valid_targets(&config.linear_modules()),

@@ -9,6 +9,8 @@
 //!   checkpoints/                   last and best, for --resume
 //!   adapter/                       the result, PEFT layout
 //!   metrics.json                   base and adapted, same keys
+//!   scores.json, scores.csv, table.md, scores.png, confusion_matrix.png, per_example.csv
+//!                                  the same compared, for programs and people, and example by example
 //!   samples.jsonl                  held-out prompts answered by base and adapted
 //!   .lock                          held while a trainer writes here
 //! ```

@@ -63,7 +63,7 @@ impl Card {
         let mut text = self.front_matter();
         let _ = write!(
             text,
-            "\n# {}\n\nA LoRA adapter for `{}`, trained with Qloom {}. It holds no base weights: load it on the base named here, \
+            "\n# {}\n\nAn adapter for `{}`, trained with Qloom {}. It holds no base weights: load it on the base named here, \
              whose SHA-256 is `{}`.\n",
             markdown::inline(&self.name),
             self.base.replace('`', "'"),

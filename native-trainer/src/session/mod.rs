@@ -1,29 +1,39 @@
 //! A run from configuration to artifact, shared by `train`, `pretrain`, `demo`, `eval` and `data`.
 
 mod artifact;
+mod base_scores;
+mod classifier;
+mod classifier_scores;
+pub(crate) mod cost;
 mod dataset;
 mod describe;
 mod host;
+mod method;
 mod observer;
 mod parameters;
+pub(crate) mod preflight;
 mod resume;
 mod run;
 mod samples;
 mod scores;
 
 pub(crate) use artifact::Artifact;
-pub(crate) use dataset::{Data, read_one};
+pub(crate) use classifier::{class_losses, class_names, labels_of, load_classifier};
+pub(crate) use classifier_scores::{ClassifierScores, compare_classifiers, describe_class};
+pub(crate) use dataset::{Data, read_all, read_one};
 pub(crate) use host::latest;
+pub(crate) use method::Summary;
+pub(crate) use parameters::with_head;
 pub(crate) use run::{RunResult, pretrain, train};
 pub(crate) use samples::{SAMPLES, read_samples, sample_lines};
-pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
+pub(crate) use scores::{METRICS, ModelScores, Scoring, answer, long_examples, reference};
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qloom_core::adapters::{Adapter, RECEIPT, Receipt};
 use qloom_core::lora::{Overlay, overlay};
-use qloom_core::models::llama::Llama;
+use qloom_core::models::llama::{Llama, LlamaConfig};
 use qloom_core::tokenizer::Tokenizer;
 
 use crate::base::BaseFiles;
@@ -61,6 +71,25 @@ pub(crate) fn read_adapter(adapter: &Path) -> Result<Adapter> {
 
 /// Reads the adapter in `folder`, checks that it belongs to `base`, and lays it over `model`.
 pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> Result<Overlay> {
+    let (adapter, _) = checked_adapter(adapter, base, |_| {
+        (
+            model.config.linear_modules(),
+            model.config.expected_tensors(),
+        )
+    })?;
+    Ok(overlay(&adapter, &model.device())?)
+}
+
+/// Modules and tensors an adapter is held to.
+type Expected = (Vec<(String, [usize; 2])>, Vec<(String, Vec<usize>)>);
+
+/// Reads an adapter and its receipt, and checks that they belong to `base`, whose modules and tensors for this adapter
+/// `expected` names.
+fn checked_adapter(
+    adapter: &Path,
+    base: &BaseFiles,
+    expected: impl FnOnce(&Adapter) -> Expected,
+) -> Result<(Adapter, Option<Receipt>)> {
     let folder = locate_adapter(adapter)?;
     let adapter = read_adapter(&folder)?;
     let wrong = || {
@@ -70,27 +99,34 @@ pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> R
             base.name
         )
     };
-    adapter
-        .validate(
-            &model.config.linear_modules(),
-            &model.config.expected_tensors(),
-        )
-        .with_context(wrong)?;
+    let (linears, tensors) = expected(&adapter);
+    adapter.validate(&linears, &tensors).with_context(wrong)?;
     let path = folder.join(RECEIPT);
-    if path.is_file() {
-        let known = Receipt::from_json(&read(&path)?)?;
-        let template = base
-            .tokenizer()
-            .ok()
-            .and_then(|t| t.chat_template_source().map(str::to_owned));
-        let fingerprints = base.fingerprints()?;
-        let fingerprints: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
-        for warning in known
-            .check(&fingerprints, template.as_deref())
-            .with_context(wrong)?
-        {
-            eprintln!("warning: adapter {}: {warning}", folder.display());
-        }
+    if !path.is_file() {
+        return Ok((adapter, None));
     }
-    Ok(overlay(&adapter, &model.device())?)
+    let known = Receipt::from_json(&read(&path)?)?;
+    let template = base
+        .tokenizer()
+        .ok()
+        .and_then(|t| t.chat_template_source().map(str::to_owned));
+    let fingerprints = base.fingerprints()?;
+    let fingerprints: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
+    for warning in known
+        .check(&fingerprints, template.as_deref())
+        .with_context(wrong)?
+    {
+        eprintln!("warning: adapter {}: {warning}", folder.display());
+    }
+    Ok((adapter, Some(known)))
+}
+
+/// Every tensor an adapter may hold in full: the model's, and a head of its own where it is tied.
+fn tensors_of(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
+    let mut tensors = config.expected_tensors();
+    if config.tie_word_embeddings {
+        let shape = vec![config.vocab_size, config.hidden_size];
+        tensors.push(("lm_head.weight".to_owned(), shape));
+    }
+    tensors
 }

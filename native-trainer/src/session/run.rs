@@ -2,26 +2,31 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::DType;
 use qloom_core::data::{BatchOptions, BatchPlan, CollateOptions, DataConfig};
+use qloom_core::models::Architecture;
 use qloom_core::models::llama::{
     self, BaseQuantization, Llama, LlamaConfig, LoadOptions, random_weights,
 };
 use qloom_core::tokenizer::Tokenizer;
-use qloom_core::train::{Outcome, Parameters, Stop, TrainSet, Trainer};
+use qloom_core::train::{Objective, Outcome, Parameters, Stop, TrainSet, Trainer};
 use serde_json::{Map, Value, json};
 
+use super::classifier;
 use super::describe;
 use super::host::{BEST, RunHost};
+use super::method::{self, Summary};
 use super::observer::RunObserver;
-use super::parameters::{all_parameters, initial_parameters};
-use super::resume::{fingerprint, refuse_changes};
+use super::parameters::all_parameters;
+use super::resume::{fingerprint as fingerprint_of, refuse_changes};
 use super::samples::{SAMPLES, write_samples};
-use super::{Artifact, Data, ModelScores, Scoring, answer, compare, latest, receipt, reference};
+use super::{Artifact, Data, ModelScores, Scoring, answer, latest, long_examples, reference};
+use super::{base_scores, cost, preflight};
 use crate::base::{BaseFiles, check_vocabulary};
-use crate::config::{PretrainConfig, RunConfig};
+use crate::config::{EvalConfig, PretrainConfig, RunConfig};
 use crate::device;
 use crate::files::run_dir::{self, RunDir};
 use crate::files::{atomic, jsonl, read};
@@ -47,8 +52,8 @@ pub(crate) struct RunResult {
     pub(crate) examples: usize,
     /// The loss curve.
     pub(crate) curve: LossCurve,
-    /// Trained values.
-    pub(crate) trainable: usize,
+    /// What was trained, and what it takes.
+    pub(crate) summary: Summary,
     /// Tokens a second, median over steps.
     pub(crate) tokens_per_s: f64,
 }
@@ -64,6 +69,9 @@ pub(crate) fn train(
     let chosen = device::choose(device_name)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
     let base = BaseFiles::open(&config.model.base)?;
+    if let Architecture::Bert(bert) = base.architecture()? {
+        return classifier::train(config, &chosen, dtype, resume, data, &base, &bert, task);
+    }
     let llama_config = base.llama_config()?;
     let tokenizer = base.tokenizer_for(&config.data)?;
     check_vocabulary(&tokenizer, &llama_config, &base.name)?;
@@ -75,46 +83,59 @@ pub(crate) fn train(
             llama_config.max_position_embeddings,
         )?,
     };
-    warn(&data);
-    let (parameters, peft) = initial_parameters(config, &base, &llama_config, &chosen)?;
+    preflight::warn(config, &base, &tokenizer, &data)?;
+    let start = method::start(config, &base, &llama_config, &chosen)?;
     run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
-    let model = base.load(
+    let original = base.load(
         &chosen,
         &config.model.quantization,
         config.model.double_quant,
         dtype,
     )?;
-    let run = Run::open(config, resume)?;
-    let artifact = Artifact::Adapter {
-        config: Box::new(peft),
-        receipt: receipt(&base, &tokenizer)?,
-    };
-    let trainable = parameters.count();
+    let mut run = Run::open(config, resume)?;
+    let place = start.place(config, &base, &original, run.dir.path(), &chosen, dtype)?;
+    let artifact = start.artifact(config, &base, &place, &llama_config, &tokenizer)?;
+    let trainable = start.parameters.count();
+    let parameters = start.parameters.clone();
+    let began = Instant::now();
     let outcome = run.descend(
-        config, &model, parameters, &data, &artifact, &tokenizer, resume,
-    )?;
-    run.finish_artifact("adapter")?;
-
-    let overlay = super::load_adapter(&run.dir.adapter(), &base, &model)?;
-    let adapted = model.with(&overlay);
-    let ends = base.end_ids(&llama_config, &tokenizer);
-    let (metrics, samples) = run.score(config, &model, &adapted, &data, &tokenizer, &ends, task)?;
-    let result = run.result(
-        outcome,
-        metrics,
-        samples,
-        data.eval.len(),
-        trainable,
-        run.dir.adapter(),
-    )?;
-    describe::write(
         config,
-        &base.name,
-        &base.fingerprint()?,
+        &place.model,
+        parameters,
         &data,
-        &result,
-        task,
+        &artifact,
+        &tokenizer,
+        resume,
     )?;
+    let seconds = began.elapsed().as_secs_f64();
+    let peak_memory_bytes = device::peak_bytes(&chosen.device);
+    run.finish_artifact(start.folder())?;
+
+    let folder = run.dir.path().join(start.folder());
+    let summary = Summary::of(config, trainable, &folder)?;
+    run.result = summary.to_json();
+    let adapted = place.adapted(&start, &base, &original, &folder, &chosen, dtype)?;
+    let ends = base.end_ids(&llama_config, &tokenizer);
+    let fingerprint = base.fingerprint()?;
+    let identity = json!([fingerprint, config.model, chosen.name, data.hash_of_eval()]);
+    let (metrics, samples) = run.score(
+        config, &original, &adapted, &data, &tokenizer, &ends, task, &identity,
+    )?;
+    let result = run.result(outcome, metrics, samples, data.eval.len(), summary, folder)?;
+    describe::write(config, &base.name, &fingerprint, &data, &result, task)?;
+    let cost = cost::Cost {
+        steps: result.outcome.steps,
+        target_tokens: result.outcome.tokens,
+        trainable_parameters: trainable as u64,
+        adapter_bytes: result.summary.bytes,
+        sparsity: result.summary.sparsity,
+        seconds,
+        resumed: resume,
+        tokens_per_s: result.tokens_per_s,
+        peak_memory_bytes,
+        device: chosen.name.clone(),
+    };
+    cost::record(&run.dir.metrics(), &cost)?;
     Ok(result)
 }
 
@@ -162,22 +183,19 @@ pub(crate) fn pretrain(
     )?;
     run.finish_artifact("model")?;
     let folder = run.dir.path().join("model");
-    run.result(
-        outcome,
-        Vec::new(),
-        Vec::new(),
-        data.eval.len(),
-        trainable,
-        folder,
-    )
+    let summary = Summary::of(config, trainable, &folder)?;
+    let examples = data.eval.len();
+    run.result(outcome, Vec::new(), Vec::new(), examples, summary, folder)
 }
 
-struct Run {
-    dir: RunDir,
+pub(super) struct Run {
+    pub(super) dir: RunDir,
+    /// What the result is, for `metrics.json`.
+    pub(super) result: Value,
 }
 
 impl Run {
-    fn open(config: &RunConfig, resume: bool) -> Result<Self> {
+    pub(super) fn open(config: &RunConfig, resume: bool) -> Result<Self> {
         let path = PathBuf::from(&config.output.dir);
         let dir = if resume {
             RunDir::resume(&path)?
@@ -192,7 +210,10 @@ impl Run {
         } else {
             atomic::write_file(&dir.config(), toml::to_string_pretty(config)?.as_bytes())?;
         }
-        Ok(Self { dir })
+        Ok(Self {
+            dir,
+            result: Value::Null,
+        })
     }
 
     fn checkpoints(&self) -> PathBuf {
@@ -200,10 +221,10 @@ impl Run {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn descend(
+    pub(super) fn descend(
         &self,
         config: &RunConfig,
-        model: &Llama,
+        objective: &dyn Objective,
         parameters: Parameters,
         data: &Data,
         artifact: &Artifact,
@@ -221,8 +242,15 @@ impl Run {
         let eval = (!data.eval.is_empty())
             .then(|| eval_set(config, data, tokenizer))
             .transpose()?;
-        let print = fingerprint(config, data)?;
-        let mut trainer = Trainer::new(model, parameters, config.train.clone(), set, eval, print)?;
+        let print = fingerprint_of(config, data)?;
+        let mut trainer = Trainer::new(
+            objective,
+            parameters,
+            config.train.clone(),
+            set,
+            eval,
+            print,
+        )?;
         let mut resumed_at = None;
         if resume {
             let checkpoint = latest(&self.checkpoints())?;
@@ -271,7 +299,7 @@ impl Run {
     }
 
     /// Makes the best artifact (the last one, where nothing was held out) the run's result.
-    fn finish_artifact(&self, name: &str) -> Result<()> {
+    pub(super) fn finish_artifact(&self, name: &str) -> Result<()> {
         let best = self.checkpoints().join(BEST);
         let from = if best.is_dir() {
             best
@@ -299,32 +327,55 @@ impl Run {
         tokenizer: &Tokenizer,
         ends: &[u32],
         task: &str,
+        base_identity: &Value,
     ) -> Result<(Vec<Metric>, Vec<Sample>)> {
         if data.eval.is_empty() {
             let nothing = ModelScores::default();
             self.write_metrics(&nothing, &nothing, data)?;
             return Ok((Vec::new(), Vec::new()));
         }
+        let long = long_examples(config, tokenizer)?;
         let scoring = Scoring {
             examples: &data.eval,
+            long: long.as_deref(),
             tokenizer,
             metrics: &config.eval.metrics,
             labels: &data.labels,
             batch_size: eval_batch(config),
             end_ids: ends,
+            settings: &config.eval,
         };
-        let base = scoring.score(model, "base")?;
+        let eval = EvalConfig {
+            samples: 0,
+            batch_size: 0,
+            ..config.eval.clone()
+        };
+        let parts = json!([base_identity, eval, data.labels, ends]);
+        let base = base_scores::shared(&parts, || scoring.score(model, "base"))?;
         let tuned = scoring.score(adapted, "adapted")?;
         self.write_metrics(&base, &tuned, data)?;
         let samples = samples(config, model, adapted, data, tokenizer, ends, task)?;
         write_samples(&self.dir.path().join(SAMPLES), &samples)?;
-        Ok((compare(&base, &tuned)?, samples))
+        let board = scoring.board(task, &base, Some(&tuned))?;
+        board.write(self.dir.path())?;
+        Ok((board.metrics(), samples))
     }
 
     fn write_metrics(&self, base: &ModelScores, adapted: &ModelScores, data: &Data) -> Result<()> {
+        self.write_scores(base.to_json(), adapted.to_json(), data)
+    }
+
+    /// Writes `metrics.json`.
+    pub(super) fn write_scores(
+        &self,
+        base: Map<String, Value>,
+        adapted: Map<String, Value>,
+        data: &Data,
+    ) -> Result<()> {
         let metrics = json!({
-            "base": base.to_json(),
-            "adapted": adapted.to_json(),
+            "base": base,
+            "adapted": adapted,
+            "result": self.result,
             "data": {
                 "train_examples": data.train.len(),
                 "eval_examples": data.eval.len(),
@@ -340,13 +391,13 @@ impl Run {
         Ok(LossCurve::from_rows(&jsonl::read_rows(&self.dir.log())?))
     }
 
-    fn result(
+    pub(super) fn result(
         &self,
         outcome: Outcome,
         metrics: Vec<Metric>,
         samples: Vec<Sample>,
         examples: usize,
-        trainable: usize,
+        summary: Summary,
         artifact: PathBuf,
     ) -> Result<RunResult> {
         let rows: Vec<Map<String, Value>> = jsonl::read_rows(&self.dir.log())?;
@@ -363,7 +414,7 @@ impl Run {
             samples,
             examples,
             curve: self.curve()?,
-            trainable,
+            summary,
             tokens_per_s: rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN),
         })
     }
@@ -377,7 +428,11 @@ fn eval_batch(config: &RunConfig) -> usize {
     }
 }
 
-fn eval_set<'a>(config: &RunConfig, data: &'a Data, tokenizer: &Tokenizer) -> Result<TrainSet<'a>> {
+pub(super) fn eval_set<'a>(
+    config: &RunConfig,
+    data: &'a Data,
+    tokenizer: &Tokenizer,
+) -> Result<TrainSet<'a>> {
     Ok(TrainSet {
         examples: &data.eval,
         plan: BatchPlan::new(&data.eval, BatchOptions::sequential(eval_batch(config)))?,
@@ -385,7 +440,7 @@ fn eval_set<'a>(config: &RunConfig, data: &'a Data, tokenizer: &Tokenizer) -> Re
     })
 }
 
-fn collate_options(config: &DataConfig, tokenizer: &Tokenizer) -> CollateOptions {
+pub(super) fn collate_options(config: &DataConfig, tokenizer: &Tokenizer) -> CollateOptions {
     CollateOptions {
         multiple_of: config.pad_to_multiple_of.max(1),
         ..CollateOptions::new(tokenizer.pad_id())
@@ -472,7 +527,7 @@ fn new_config(shape: &PretrainConfig, tokenizer: &Tokenizer) -> Result<LlamaConf
     Ok(LlamaConfig::from_json(&serde_json::to_vec(&json)?)?)
 }
 
-fn warn(data: &Data) {
+pub(super) fn warn(data: &Data) {
     for (what, report) in [
         ("training", Some(&data.report)),
         ("held-out", data.eval_report.as_ref()),
