@@ -291,7 +291,7 @@ fn every_kind_of_damage_is_found_and_named() {
     scene.finds("adapters/index.json", "missing", |a| {
         fs::remove_file(a.join("index.json")).unwrap()
     });
-    scene.finds("adapters/index.json", "expected", |a| {
+    scene.finds("adapters/index.json", "line 1", |a| {
         fs::write(a.join("index.json"), "{").unwrap()
     });
     scene.finds("adapters/index.json", "version 7", |a| {
