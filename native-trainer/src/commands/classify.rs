@@ -12,17 +12,15 @@ use qloom_core::train::{Accumulated, Objective, Parameters, StepOptions};
 use qloom_core::weights::OwnedTensor;
 use serde_json::{Map, Value, json};
 
-use super::eval::parse_format;
+use super::eval::{parse_format, show};
 use super::{Common, UsageError};
 use crate::base::{BaseFiles, check_rows};
 use crate::cli::{GenerateArguments, ProbeArguments};
 use crate::config::RunConfig;
 use crate::device::{self, ChosenDevice};
 use crate::files::{atomic, read};
-use crate::report::scores::TaskScores;
-use crate::report::table;
 use crate::session::{
-    ClassifierScores, Data, class_losses, class_names, compare_classifiers, describe_class,
+    ClassifierScores, Data, class_losses, class_names, classifier_board, describe_class,
     load_classifier, read_adapter, read_one,
 };
 
@@ -34,6 +32,7 @@ pub(super) fn eval(
     batch_size: usize,
     base: &BaseFiles,
     bert: &BertConfig,
+    out: Option<&Path>,
 ) -> Result<()> {
     let chosen = device::choose(&common.device)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
@@ -84,32 +83,14 @@ pub(super) fn eval(
         false => None,
     };
     let after = adapted.as_ref().map(|a| score(&a.model)).transpose()?;
-    if common.json {
-        let scores = |s: &Option<ClassifierScores>| {
-            s.as_ref()
-                .map_or(Value::Null, |s| Value::Object(s.to_json()))
-        };
-        let json = json!({ "base": scores(&before), "adapted": scores(&after), "examples": examples.len() });
-        println!("{}", serde_json::to_string_pretty(&json)?);
-        return Ok(());
-    }
-    let metrics = match (&before, &after) {
-        (Some(before), Some(after)) => compare_classifiers(before, after)?,
-        (Some(only), None) => only.metrics(),
-        (None, Some(only)) => {
-            let mut rows = only.metrics();
-            rows.iter_mut().for_each(|m| m.adapted = m.base.take());
-            rows
-        }
-        (None, None) => Vec::new(),
-    };
-    let scores = TaskScores {
-        task: "held-out".into(),
-        examples: examples.len(),
-        metrics,
-    };
-    println!("{}", table::scores(&[scores], table::Look::stdout()));
-    Ok(())
+    let board = classifier_board(
+        "held-out",
+        examples,
+        &tokenizer,
+        before.as_ref(),
+        after.as_ref(),
+    )?;
+    show(common, &board, out)
 }
 
 /// Prints the class probabilities of every prompt.

@@ -22,7 +22,7 @@ use super::cost::{self, Cost};
 use super::method::{self, Summary};
 use super::run::{Run, RunResult, eval_set, warn};
 use super::{
-    Artifact, ClassifierScores, Data, Expected, checked_adapter, compare_classifiers, describe,
+    Artifact, ClassifierScores, Data, Expected, checked_adapter, classifier_board, describe,
     describe_class, read_adapter, receipt,
 };
 use crate::base::{BaseFiles, check_rows};
@@ -134,13 +134,16 @@ pub(super) fn train(
             let set = eval_set(config, &data, &tokenizer)?;
             let before = ClassifierScores::new(classify(&start, &set)?, &data.labels)?;
             let after = ClassifierScores::new(classify(&adapted, &set)?, &data.labels)?;
-            let mut base_json = before.to_json();
+            let mut base_json = before.to_json()?;
             if model.head.classifier.is_none() {
                 base_json.insert("head".into(), "untrained".into());
             }
-            run.write_scores(base_json, after.to_json(), &data)?;
+            run.write_scores(base_json, after.to_json()?, &data)?;
             let samples = samples(config, &data, &before, &after, &tokenizer, task)?;
-            (compare_classifiers(&before, &after)?, samples)
+            let (base, tuned) = (Some(&before), Some(&after));
+            let board = classifier_board(task, &data.eval, &tokenizer, base, tuned)?;
+            board.write(run.dir.path())?;
+            (board.metrics(), samples)
         }
     };
     let result = run.result(

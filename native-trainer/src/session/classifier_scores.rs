@@ -1,139 +1,150 @@
-//! Scores of a classifier's probabilities: accuracy, F1, recall and confusion, with intervals; base against adapted.
+//! Scores of a classifier's probabilities, with intervals; base against adapted.
 
 use anyhow::Result;
-use qloom_core::evaluation::{
-    BootstrapConfig, ConfusionMatrix, bootstrap, bootstrap_mean, mcnemar_exact, paired_bootstrap,
-};
+use qloom_core::data::Example;
+use qloom_core::evaluation::{ClassMetric, Predictions};
+use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::ClassLosses;
 use serde_json::{Map, Value, json};
 
-use crate::report::scores::{Metric, Score};
+use crate::report::board::{Board, Compared, Grid, comparison_json};
+use crate::scoring::labels;
+use crate::scoring::measured::{Measured, Statistics, compare};
 
 /// Scores of one model on examples whose classes are known.
 #[derive(Clone, Debug)]
 pub(crate) struct ClassifierScores {
     /// Probabilities, right classes and losses.
     pub(crate) losses: ClassLosses,
-    matrix: ConfusionMatrix,
-    loss: Score,
-    accuracy: Score,
-    macro_f1: Score,
-    macro_recall: Score,
+    classes: Predictions,
+    measured: Vec<Measured>,
 }
 
 impl ClassifierScores {
     /// Scores `losses` under the classes' names.
     pub(crate) fn new(losses: ClassLosses, labels: &[String]) -> Result<Self> {
-        let predicted = losses.predicted();
-        let matrix_of = |rows: &mut dyn Iterator<Item = usize>| -> Result<ConfusionMatrix> {
-            let mut matrix = ConfusionMatrix::new(labels.to_vec())?;
-            for row in rows {
-                matrix.add(losses.gold[row], Some(predicted[row]))?;
-            }
-            Ok(matrix)
-        };
-        let config = BootstrapConfig::default();
-        let matrix = matrix_of(&mut (0..losses.gold.len()))?;
-        let interval = |statistic: fn(&ConfusionMatrix) -> f64| -> Result<Score> {
-            let resampled = |rows: &[usize]| {
-                matrix_of(&mut rows.iter().copied()).map_or(f64::NAN, |m| statistic(&m))
-            };
-            let found = bootstrap(losses.gold.len(), resampled, &config)?;
-            Ok(Score {
-                value: statistic(&matrix),
-                interval: Some((found.low, found.high)),
-            })
-        };
-        let loss = bootstrap_mean(&losses.nll, &config)?;
+        let statistics = Statistics::default();
+        let wide = |row: &Vec<f32>| row.iter().copied().map(f64::from).collect();
+        let probabilities = losses.probabilities.iter().map(wide).collect();
+        let gold = losses.gold.clone();
+        let classes = Predictions::from_probabilities(labels.to_vec(), gold, probabilities)?;
+        let metrics = ClassMetric::OF_CLASSES
+            .into_iter()
+            .chain(ClassMetric::OF_PROBABILITIES);
+        let mut measured: Vec<Measured> = metrics
+            .map(|metric| Measured::classes("", metric, &classes, &statistics))
+            .collect::<Result<_>>()?;
+        measured.push(Measured::mean("loss", &losses.nll, true, &statistics)?);
         Ok(Self {
-            loss: Score {
-                value: losses.loss(),
-                interval: Some((loss.low, loss.high)),
-            },
-            accuracy: interval(ConfusionMatrix::accuracy)?,
-            macro_f1: interval(ConfusionMatrix::macro_f1)?,
-            macro_recall: interval(ConfusionMatrix::macro_recall)?,
-            matrix,
             losses,
+            classes,
+            measured,
         })
     }
 
     /// The object of `metrics.json`.
-    pub(crate) fn to_json(&self) -> Map<String, Value> {
+    pub(crate) fn to_json(&self) -> Result<Map<String, Value>> {
         let mut out = Map::new();
-        for (key, score) in [
-            ("loss", &self.loss),
-            ("accuracy", &self.accuracy),
-            ("macro_f1", &self.macro_f1),
-            ("macro_recall", &self.macro_recall),
-        ] {
-            out.insert(key.to_owned(), json!(score.value));
-            let bounds = score.interval.map(|(low, high)| [low, high]);
-            out.insert(format!("{key}_ci"), json!(bounds));
+        for measured in &self.measured {
+            out.insert(measured.key.clone(), json!(measured.interval.estimate));
+            let bounds = json!(measured.interval.bounds());
+            out.insert(format!("{}_ci", measured.key), bounds);
         }
-        let report = self.matrix.report();
-        out.insert("weighted_f1".to_owned(), json!(report.weighted_f1));
-        out.insert("examples".to_owned(), json!(report.examples));
-        let per_class: Map<String, Value> = report
-            .per_class
-            .iter()
-            .map(|c| {
-                let scores = json!({ "precision": c.precision, "recall": c.recall, "f1": c.f1, "support": c.support });
-                (c.label.clone(), scores)
-            })
-            .collect();
-        out.insert("per_class".to_owned(), Value::Object(per_class));
-        let matrix = json!({ "labels": self.matrix.labels(), "rows": self.matrix.rows().collect::<Vec<_>>() });
-        out.insert("confusion_matrix".to_owned(), matrix);
-        out
-    }
-
-    fn correct(&self) -> Vec<bool> {
-        let pairs = self.losses.gold.iter().zip(self.losses.predicted());
-        pairs.map(|(gold, predicted)| *gold == predicted).collect()
-    }
-
-    /// Rows of a table for this model alone.
-    pub(crate) fn metrics(&self) -> Vec<Metric> {
-        let row = |name: &str, lower_is_better, score| Metric {
-            name: name.into(),
-            lower_is_better,
-            base: Some(score),
-            adapted: None,
-            p: None,
-        };
-        vec![
-            row("accuracy", false, self.accuracy),
-            row("macro F1", false, self.macro_f1),
-            row("macro recall", false, self.macro_recall),
-            row("loss", true, self.loss),
-        ]
+        out.extend(labels::class_facts(&self.classes)?);
+        if let Some(report) = self.classes.calibration(&Statistics::default().bootstrap)? {
+            out.insert("calibration_bins".to_owned(), json!(report.bins));
+        }
+        out.insert("examples".to_owned(), json!(self.losses.gold.len()));
+        Ok(out)
     }
 }
 
-/// Rows of the summary table, with paired tests: McNemar's on accuracy, the paired bootstrap on the loss.
-pub(crate) fn compare_classifiers(
-    base: &ClassifierScores,
-    adapted: &ClassifierScores,
-) -> Result<Vec<Metric>> {
-    let accuracy = mcnemar_exact(&base.correct(), &adapted.correct())?.p_value;
-    let mean =
-        |nll: &[f64], rows: &[usize]| rows.iter().map(|&i| nll[i]).sum::<f64>() / rows.len() as f64;
-    let loss = paired_bootstrap(
-        base.losses.nll.len(),
-        |rows| mean(&base.losses.nll, rows),
-        |rows| mean(&adapted.losses.nll, rows),
-        &BootstrapConfig::default(),
-    )?;
-    let tests = [Some(accuracy), None, None, Some(loss.p_value)];
-    let rows = base.metrics().into_iter().zip(adapted.metrics()).zip(tests);
-    Ok(rows
-        .map(|((b, a), p)| Metric {
-            adapted: a.base,
-            p,
-            ..b
-        })
-        .collect())
+/// Everything there is to show of a base and its adapted model, or of one of them where the other cannot be scored.
+pub(crate) fn classifier_board(
+    title: &str,
+    examples: &[Example],
+    tokenizer: &Tokenizer,
+    base: Option<&ClassifierScores>,
+    adapted: Option<&ClassifierScores>,
+) -> Result<Board> {
+    let alone = |s: &ClassifierScores| s.measured.iter().map(Measured::alone).collect();
+    let rows: Vec<Compared> = match (base, adapted) {
+        (Some(base), Some(adapted)) => {
+            compare(&base.measured, &adapted.measured, &Statistics::default())?
+        }
+        (one, other) => one.or(other).map(alone).unwrap_or_default(),
+    };
+    let models: Vec<(&str, &ClassifierScores)> = [("base", base), ("adapted", adapted)]
+        .into_iter()
+        .filter_map(|(name, scores)| Some((name, scores?)))
+        .collect();
+    let side = |scores: Option<&ClassifierScores>| -> Result<Value> {
+        scores.map_or(Ok(Value::Null), |s| Ok(Value::Object(s.to_json()?)))
+    };
+    Ok(Board {
+        title: title.to_owned(),
+        models: models.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        examples: examples.len(),
+        matrices: models
+            .iter()
+            .map(|(name, scores)| labels::matrix_of(name, &scores.classes))
+            .collect::<Result<_>>()?,
+        per_example: per_example(examples, tokenizer, &models)?,
+        json: json!({
+            "base": side(base)?,
+            "adapted": side(adapted)?,
+            "comparison": comparison_json(&rows),
+            "examples": examples.len(),
+        }),
+        rows,
+    })
+}
+
+fn per_example(
+    examples: &[Example],
+    tokenizer: &Tokenizer,
+    models: &[(&str, &ClassifierScores)],
+) -> Result<Grid> {
+    let mut header: Vec<String> = ["source", "prompt", "reference"]
+        .map(str::to_owned)
+        .to_vec();
+    for (name, _) in models {
+        let titles = ["", "_probability", "_correct", "_loss"];
+        header.extend(titles.map(|title| format!("{name}{title}")));
+    }
+    let row = |(i, example): (usize, &Example)| -> Result<Vec<String>> {
+        let text = tokenizer.decode(&example.input_ids, true)?;
+        let name = |class: Option<usize>, scores: &ClassifierScores| {
+            let label = class.and_then(|k| scores.classes.labels().get(k));
+            label.cloned().unwrap_or_default()
+        };
+        let right = models.first().map(|(_, s)| name(example.class, s));
+        let mut cells = vec![
+            example.source.to_string(),
+            text.trim().to_owned(),
+            right.unwrap_or_default(),
+        ];
+        for (_, scores) in models {
+            let predicted = scores.classes.predicted()[i];
+            let row = &scores.losses.probabilities[i];
+            let probability = predicted.and_then(|k| row.get(k)).copied();
+            cells.extend([
+                name(predicted, scores),
+                probability.unwrap_or_default().to_string(),
+                (predicted == example.class).to_string(),
+                scores.losses.nll[i].to_string(),
+            ]);
+        }
+        Ok(cells)
+    };
+    Ok(Grid {
+        rows: examples
+            .iter()
+            .enumerate()
+            .map(row)
+            .collect::<Result<_>>()?,
+        header,
+    })
 }
 
 /// `positive (0.98)`: the likeliest class and its probability.
