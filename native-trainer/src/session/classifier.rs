@@ -20,7 +20,8 @@ use serde_json::{Map, Value};
 
 use super::cost::{self, Cost};
 use super::method::{self, Summary};
-use super::run::{Run, RunResult, eval_set, warn};
+use super::preflight;
+use super::run::{Run, RunResult, eval_set};
 use super::{
     Artifact, ClassifierScores, Data, Expected, checked_adapter, classifier_board, describe,
     describe_class, read_adapter, receipt,
@@ -89,7 +90,7 @@ pub(super) fn train(
         Some(data) => data,
         None => load_data(config, &tokenizer, base, bert)?,
     };
-    warn(&data);
+    preflight::warn(config, base, &tokenizer, &data)?;
     ensure!(
         !config.data.packing,
         "data.packing = true: an encoder computes no padding anyway and batch_size counts examples; remove it"
@@ -181,7 +182,7 @@ pub(super) fn train(
 /// The run's data. Where nothing names the classes and there is a head already, that of the adapter to continue or the
 /// base's own, its classes are taken if they cover the data's labels: class 2 of three stays class 2 although a small
 /// file holds no other.
-fn load_data(
+pub(super) fn load_data(
     config: &RunConfig,
     tokenizer: &Tokenizer,
     base: &BaseFiles,
@@ -293,7 +294,7 @@ fn note_labels(head: &Head, bert: &BertConfig, data: &Data) {
 }
 
 /// A fresh adapter with the head beside it, or the adapter the configuration starts from.
-fn initial_parameters(
+pub(super) fn initial_parameters(
     config: &RunConfig,
     base: &BaseFiles,
     model: &BertClassifier,
