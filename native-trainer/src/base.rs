@@ -119,6 +119,17 @@ impl BaseFiles {
         }
     }
 
+    /// The small files of the embedded base, which has no folder to copy them from.
+    pub(crate) fn embedded_companions(&self) -> Vec<(&'static str, &'static [u8])> {
+        match &self.weights {
+            Weights::Embedded => vec![
+                ("tokenizer.json", embedded::TOKENIZER),
+                ("tokenizer_config.json", embedded::TOKENIZER_CONFIG),
+            ],
+            Weights::Folder(_) => Vec::new(),
+        }
+    }
+
     /// Its tensors, mapped.
     pub(crate) fn source(&self) -> Result<SafetensorsSource<&[u8]>> {
         let files = match &self.weights {

@@ -5,6 +5,7 @@
 //! keys of the configuration survive. Source: PEFT 0.21 (`LoraConfig`, `save_and_load.py`, `tuners_utils.py`).
 
 mod adapter;
+pub mod gallery;
 mod module;
 mod peft_config;
 mod receipt;

@@ -6,7 +6,7 @@
 //! Musco and Musco, "Randomized Block Krylov Methods for Stronger and Faster Approximate Singular Value Decomposition",
 //! arXiv 1504.05477; Golub, Luk and Overton, "A Block Lanczos Method", 1981.
 
-use super::{LinalgError, Triplets, dense_svd};
+use super::{LinalgError, Triplets, beside, dense_svd};
 use faer::{Mat, MatRef};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -73,8 +73,9 @@ impl<'a> Space<'a> {
         if self.newest == 0 {
             return false;
         }
-        self.image = beside(&self.image, &(self.a * &next));
-        self.right = beside(&self.right, &next);
+        let image = self.a * &next;
+        self.image = beside(&[&self.image, &image], self.a.nrows());
+        self.right = beside(&[&self.right, &next], self.a.ncols());
         true
     }
 
@@ -120,19 +121,8 @@ fn orthonormal(basis: MatRef<'_, f64>, mut block: Mat<f64>) -> Mat<f64> {
         let length = norm(&column, 0);
         if length > VANISHED * before && length > 0.0 {
             column *= faer::Scale(length.recip());
-            kept = beside(&kept, &column);
+            kept = beside(&[&kept, &column], block.nrows());
         }
     }
     kept
-}
-
-fn beside(left: &Mat<f64>, right: &Mat<f64>) -> Mat<f64> {
-    let split = left.ncols();
-    Mat::from_fn(left.nrows(), split + right.ncols(), |i, j| {
-        if j < split {
-            left[(i, j)]
-        } else {
-            right[(i, j - split)]
-        }
-    })
 }

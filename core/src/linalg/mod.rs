@@ -123,6 +123,28 @@ pub(crate) fn row_major(m: &Mat<f64>) -> Vec<f32> {
         .collect()
 }
 
+/// `[m₁ | m₂ | …]`, of `rows` rows each.
+pub(crate) fn beside(parts: &[&Mat<f64>], rows: usize) -> Mat<f64> {
+    let mut all = Mat::zeros(rows, parts.iter().map(|p| p.ncols()).sum());
+    let mut at = 0;
+    for part in parts {
+        all.get_mut(.., at..at + part.ncols()).copy_from(part);
+        at += part.ncols();
+    }
+    all
+}
+
+/// `[m₁; m₂; …]`, of `cols` columns each.
+pub(crate) fn below(parts: &[&Mat<f64>], cols: usize) -> Mat<f64> {
+    let mut all = Mat::zeros(parts.iter().map(|p| p.nrows()).sum(), cols);
+    let mut at = 0;
+    for part in parts {
+        all.get_mut(at..at + part.nrows(), ..).copy_from(part);
+        at += part.nrows();
+    }
+    all
+}
+
 /// The `rank` largest triplets of a dense matrix.
 pub(crate) fn svd(a: &Mat<f64>, rank: usize) -> Result<Triplets, LinalgError> {
     let side = a.nrows().min(a.ncols());

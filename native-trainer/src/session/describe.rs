@@ -36,6 +36,7 @@ pub(crate) fn write(
             .folder
             .file_name()
             .map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned()),
+        description: None,
         base: base.to_owned(),
         base_sha256: base_fingerprint.to_owned(),
         pipeline: "text-generation".to_owned(),
@@ -113,7 +114,7 @@ fn data_used(config: &RunConfig, data: &Data) -> Vec<DataUsed> {
         name: names.join(", "),
         role: role.to_owned(),
         rows: report.rows as u64,
-        tokens: report.trained_tokens as u64,
+        tokens: Some(report.trained_tokens as u64),
         sha256: data.hash(),
     };
     let eval = if config.data.eval.is_empty() {

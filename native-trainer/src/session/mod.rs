@@ -1,23 +1,28 @@
 //! A run from configuration to artifact, shared by `train`, `pretrain`, `demo`, `eval` and `data`.
 
 mod artifact;
+mod base_scores;
+pub(crate) mod cost;
 mod dataset;
 mod describe;
 mod host;
 mod method;
 mod observer;
 mod parameters;
+pub(crate) mod preflight;
 mod resume;
 mod run;
+mod samples;
 mod scores;
 
 pub(crate) use artifact::Artifact;
-pub(crate) use dataset::{Data, read_one};
+pub(crate) use dataset::{Data, read_all, read_one};
 pub(crate) use host::latest;
 pub(crate) use method::Summary;
 pub(crate) use parameters::with_head;
 pub(crate) use run::{RunResult, pretrain, train};
-pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
+pub(crate) use samples::{SAMPLES, read_samples, sample_lines};
+pub(crate) use scores::{METRICS, ModelScores, Scoring, answer, long_examples, reference};
 
 use std::path::{Path, PathBuf};
 

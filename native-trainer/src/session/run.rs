@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::DType;
@@ -18,10 +19,12 @@ use super::host::{BEST, RunHost};
 use super::method::{self, Summary};
 use super::observer::RunObserver;
 use super::parameters::all_parameters;
-use super::resume::{fingerprint, refuse_changes};
-use super::{Artifact, Data, ModelScores, Scoring, answer, compare, latest, reference};
+use super::resume::{fingerprint as fingerprint_of, refuse_changes};
+use super::samples::{SAMPLES, write_samples};
+use super::{Artifact, Data, ModelScores, Scoring, answer, latest, long_examples, reference};
+use super::{base_scores, cost, preflight};
 use crate::base::{BaseFiles, check_vocabulary};
-use crate::config::{PretrainConfig, RunConfig};
+use crate::config::{EvalConfig, PretrainConfig, RunConfig};
 use crate::device;
 use crate::files::run_dir::{self, RunDir};
 use crate::files::{atomic, jsonl, read};
@@ -75,7 +78,7 @@ pub(crate) fn train(
             llama_config.max_position_embeddings,
         )?,
     };
-    warn(&data);
+    preflight::warn(config, &base, &tokenizer, &data)?;
     let start = method::start(config, &base, &llama_config, &chosen)?;
     run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
     let original = base.load(
@@ -89,6 +92,7 @@ pub(crate) fn train(
     let artifact = start.artifact(config, &base, &place, &llama_config, &tokenizer)?;
     let trainable = start.parameters.count();
     let parameters = start.parameters.clone();
+    let began = Instant::now();
     let outcome = run.descend(
         config,
         &place.model,
@@ -98,6 +102,8 @@ pub(crate) fn train(
         &tokenizer,
         resume,
     )?;
+    let seconds = began.elapsed().as_secs_f64();
+    let peak_memory_bytes = device::peak_bytes(&chosen.device);
     run.finish_artifact(start.folder())?;
 
     let folder = run.dir.path().join(start.folder());
@@ -105,17 +111,26 @@ pub(crate) fn train(
     run.result = summary.to_json();
     let adapted = place.adapted(&start, &base, &original, &folder, &chosen, dtype)?;
     let ends = base.end_ids(&llama_config, &tokenizer);
-    let (metrics, samples) =
-        run.score(config, &original, &adapted, &data, &tokenizer, &ends, task)?;
-    let result = run.result(outcome, metrics, samples, data.eval.len(), summary, folder)?;
-    describe::write(
-        config,
-        &base.name,
-        &base.fingerprint()?,
-        &data,
-        &result,
-        task,
+    let fingerprint = base.fingerprint()?;
+    let identity = json!([fingerprint, config.model, chosen.name, data.hash_of_eval()]);
+    let (metrics, samples) = run.score(
+        config, &original, &adapted, &data, &tokenizer, &ends, task, &identity,
     )?;
+    let result = run.result(outcome, metrics, samples, data.eval.len(), summary, folder)?;
+    describe::write(config, &base.name, &fingerprint, &data, &result, task)?;
+    let cost = cost::Cost {
+        steps: result.outcome.steps,
+        target_tokens: result.outcome.tokens,
+        trainable_parameters: trainable as u64,
+        adapter_bytes: result.summary.bytes,
+        sparsity: result.summary.sparsity,
+        seconds,
+        resumed: resume,
+        tokens_per_s: result.tokens_per_s,
+        peak_memory_bytes,
+        device: chosen.name.clone(),
+    };
+    cost::record(&run.dir.metrics(), &cost)?;
     Ok(result)
 }
 
@@ -222,7 +237,7 @@ impl Run {
         let eval = (!data.eval.is_empty())
             .then(|| eval_set(config, data, tokenizer))
             .transpose()?;
-        let print = fingerprint(config, data)?;
+        let print = fingerprint_of(config, data)?;
         let mut trainer = Trainer::new(model, parameters, config.train.clone(), set, eval, print)?;
         let mut resumed_at = None;
         if resume {
@@ -300,25 +315,38 @@ impl Run {
         tokenizer: &Tokenizer,
         ends: &[u32],
         task: &str,
+        base_identity: &Value,
     ) -> Result<(Vec<Metric>, Vec<Sample>)> {
         if data.eval.is_empty() {
             let nothing = ModelScores::default();
             self.write_metrics(&nothing, &nothing, data)?;
             return Ok((Vec::new(), Vec::new()));
         }
+        let long = long_examples(config, tokenizer)?;
         let scoring = Scoring {
             examples: &data.eval,
+            long: long.as_deref(),
             tokenizer,
             metrics: &config.eval.metrics,
             labels: &data.labels,
             batch_size: eval_batch(config),
             end_ids: ends,
+            settings: &config.eval,
         };
-        let base = scoring.score(model, "base")?;
+        let eval = EvalConfig {
+            samples: 0,
+            batch_size: 0,
+            ..config.eval.clone()
+        };
+        let parts = json!([base_identity, eval, data.labels, ends]);
+        let base = base_scores::shared(&parts, || scoring.score(model, "base"))?;
         let tuned = scoring.score(adapted, "adapted")?;
         self.write_metrics(&base, &tuned, data)?;
         let samples = samples(config, model, adapted, data, tokenizer, ends, task)?;
-        Ok((compare(&base, &tuned)?, samples))
+        write_samples(&self.dir.path().join(SAMPLES), &samples)?;
+        let board = scoring.board(task, &base, Some(&tuned))?;
+        board.write(self.dir.path())?;
+        Ok((board.metrics(), samples))
     }
 
     fn write_metrics(&self, base: &ModelScores, adapted: &ModelScores, data: &Data) -> Result<()> {
@@ -326,7 +354,13 @@ impl Run {
             "base": base.to_json(),
             "adapted": adapted.to_json(),
             "result": self.result,
-            "data": { "train_examples": data.train.len(), "eval_examples": data.eval.len(), "sha256": data.hash() },
+            "data": {
+                "train_examples": data.train.len(),
+                "eval_examples": data.eval.len(),
+                "train_tokens": data.report.trained_tokens,
+                "eval_tokens": data.eval_report.as_ref().map(|r| r.trained_tokens),
+                "sha256": data.hash(),
+            },
         });
         atomic::write_file(&self.dir.metrics(), &serde_json::to_vec_pretty(&metrics)?)
     }
@@ -380,7 +414,7 @@ fn eval_set<'a>(config: &RunConfig, data: &'a Data, tokenizer: &Tokenizer) -> Re
     })
 }
 
-fn collate_options(config: &DataConfig, tokenizer: &Tokenizer) -> CollateOptions {
+pub(super) fn collate_options(config: &DataConfig, tokenizer: &Tokenizer) -> CollateOptions {
     CollateOptions {
         multiple_of: config.pad_to_multiple_of.max(1),
         ..CollateOptions::new(tokenizer.pad_id())
