@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use burn::tensor::DType;
 use qloom_core::data::{DataConfig, Format};
-use qloom_core::models::llama::{self, BaseQuantization, Llama, LlamaConfig, LoadOptions};
+use qloom_core::models::Architecture;
+use qloom_core::models::bert::{self, Bert, BertClassifier, BertConfig};
+use qloom_core::models::llama::{self, Llama, LlamaConfig};
+use qloom_core::models::load::{BaseQuantization, LoadError, LoadOptions};
 use qloom_core::quantization::{SOURCE_FINGERPRINT, is_quantized};
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::weights::{SafetensorsSource, WeightSource, base_fingerprint};
 use serde_json::{Map, Value};
 
+use crate::commands::UsageError;
 use crate::device::ChosenDevice;
 use crate::files::base::BaseFolder;
 use crate::hub::settings::HubSettings;
@@ -144,9 +148,34 @@ impl BaseFiles {
     }
 
     /// `config.json`, understood.
-    pub(crate) fn llama_config(&self) -> Result<LlamaConfig> {
+    pub(crate) fn architecture(&self) -> Result<Architecture> {
         let bytes = serde_json::to_vec(&self.config)?;
-        LlamaConfig::from_json(&bytes).with_context(|| format!("config.json of {}", self.name))
+        Architecture::from_json(&bytes).with_context(|| format!("config.json of {}", self.name))
+    }
+
+    /// `config.json` of a language model.
+    pub(crate) fn llama_config(&self) -> Result<LlamaConfig> {
+        match self.architecture()? {
+            Architecture::Llama(config) => Ok(*config),
+            Architecture::Bert(config) => Err(UsageError::new(format!(
+                "{} is an encoder ({:?}) that classifies text; this needs a language model that writes it. An encoder is \
+                 used by train, eval, probe, data, plan, inspect, quantize and generate",
+                self.name, config.family
+            ))
+            .into()),
+        }
+    }
+
+    /// `config.json` of an encoder.
+    pub(crate) fn bert_config(&self) -> Result<BertConfig> {
+        match self.architecture()? {
+            Architecture::Bert(config) => Ok(*config),
+            Architecture::Llama(_) => Err(UsageError::new(format!(
+                "{} is a language model; this needs an encoder (model_type bert or distilbert)",
+                self.name
+            ))
+            .into()),
+        }
     }
 
     /// The tokenizer with its chat template.
@@ -168,7 +197,7 @@ impl BaseFiles {
     /// comes without.
     pub(crate) fn tokenizer_for(&self, data: &DataConfig) -> Result<Tokenizer> {
         if self.tokenizer.is_none() && data.format == Some(Format::Tokens) {
-            return Ok(Tokenizer::ids_only(self.llama_config()?.vocab_size)?);
+            return Ok(Tokenizer::ids_only(self.architecture()?.vocab_size())?);
         }
         self.tokenizer()
     }
@@ -241,25 +270,83 @@ impl BaseFiles {
         positions: usize,
     ) -> Result<Llama> {
         let config = self.llama_config()?;
+        let options = LoadOptions {
+            max_positions: Some(positions.max(config.max_position_embeddings)),
+            ..self.load_options(quantization, double_quant, dtype)?
+        };
+        self.loading(config.num_hidden_layers, |source, progress| {
+            llama::load(&config, source, options, &chosen.device, progress)
+        })
+    }
+
+    /// Loads a classifier onto `chosen`, with whatever head the base has.
+    pub(crate) fn load_classifier(
+        &self,
+        chosen: &ChosenDevice,
+        quantization: &str,
+        double_quant: bool,
+        dtype: DType,
+    ) -> Result<BertClassifier> {
+        let config = self.bert_config()?;
+        let options = self.load_options(quantization, double_quant, dtype)?;
+        self.loading(config.num_hidden_layers, |source, progress| {
+            bert::load_classifier(&config, source, options, &chosen.device, progress)
+        })
+    }
+
+    /// Loads an encoder onto `chosen` without a head, to embed text with.
+    #[allow(
+        dead_code,
+        reason = "for embedding-based scores, which come with their own command"
+    )]
+    pub(crate) fn load_encoder(
+        &self,
+        chosen: &ChosenDevice,
+        quantization: &str,
+        dtype: DType,
+    ) -> Result<Bert> {
+        let config = self.bert_config()?;
+        let options = self.load_options(quantization, true, dtype)?;
+        self.loading(config.num_hidden_layers, |source, progress| {
+            bert::load_encoder(&config, source, options, &chosen.device, progress)
+        })
+    }
+
+    fn load_options(
+        &self,
+        quantization: &str,
+        double_quant: bool,
+        dtype: DType,
+    ) -> Result<LoadOptions> {
         let quantization = match quantization {
             "nf4" => BaseQuantization::Nf4 { double_quant },
             "none" => BaseQuantization::None,
             _ if self.is_quantized()? => BaseQuantization::Nf4 { double_quant },
             _ => BaseQuantization::None,
         };
-        let options = LoadOptions {
+        Ok(LoadOptions {
             quantization,
             dtype,
-            max_positions: Some(positions.max(config.max_position_embeddings)),
-        };
-        let label = format!("loading {}", self.name);
-        let blocks = config.num_hidden_layers as u64;
-        let mut bar = task::Task::start(Mode::detect(false), &label, blocks, task::Unit::Items);
-        let source = self.source()?;
-        let model = llama::load(&config, &source, options, &chosen.device, &mut |done, _| {
-            bar.at(done as u64)
+            max_positions: None,
         })
-        .with_context(|| format!("loading {}", self.name))?;
+    }
+
+    /// Runs `load` over the base's tensors with a progress bar of `blocks` steps.
+    fn loading<M>(
+        &self,
+        blocks: usize,
+        load: impl FnOnce(&dyn WeightSource, &mut dyn FnMut(usize, usize)) -> Result<M, LoadError>,
+    ) -> Result<M> {
+        let label = format!("loading {}", self.name);
+        let mut bar = task::Task::start(
+            Mode::detect(false),
+            &label,
+            blocks as u64,
+            task::Unit::Items,
+        );
+        let source = self.source()?;
+        let model = load(&source, &mut |done, _| bar.at(done as u64))
+            .with_context(|| format!("loading {}", self.name))?;
         bar.finish();
         Ok(model)
     }
@@ -283,12 +370,16 @@ pub(crate) fn check_vocabulary(
     config: &LlamaConfig,
     name: &str,
 ) -> Result<()> {
+    check_rows(tokenizer, config.vocab_size, name)
+}
+
+/// Refuses a tokenizer whose ids an embedding of `rows` rows does not hold.
+pub(crate) fn check_rows(tokenizer: &Tokenizer, rows: usize, name: &str) -> Result<()> {
     let size = tokenizer.vocab_size();
     anyhow::ensure!(
-        size <= config.vocab_size,
-        "the tokenizer of {name} has {size} ids, but the model's embedding only {} rows (vocab_size in config.json): \
-         they do not belong together; use the tokenizer the base was published with",
-        config.vocab_size
+        size <= rows,
+        "the tokenizer of {name} has {size} ids, but the model's embedding only {rows} rows (vocab_size in config.json): \
+         they do not belong together; use the tokenizer the base was published with"
     );
     Ok(())
 }

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import (BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM,
+from transformers import (BertConfig, BertForSequenceClassification, BertModel, BitsAndBytesConfig, DistilBertConfig,
+                          DistilBertForSequenceClassification, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM,
                           get_linear_schedule_with_warmup)
 
 HERE = Path(__file__).resolve().parent
@@ -247,9 +248,122 @@ def qwen2_sharded(folder):
     finish(folder, out, {"adapters": {k: {**v} for k, v in adapters.items()}})
 
 
+def documents(seed, vocab, classes, lengths, pairs):
+    """Right-padded ids, mask and classes. Row b has lengths[b] tokens; those from pairs[b] on are its second text."""
+    draw = torch.Generator().manual_seed(seed)
+    width = max(lengths)
+    ids = torch.zeros(len(lengths), width, dtype=torch.long)
+    types = torch.zeros_like(ids)
+    for b, (n, second) in enumerate(zip(lengths, pairs)):
+        ids[b, :n] = torch.randint(3, vocab, (n,), generator=draw)
+        types[b, second:n] = 1
+    mask = (torch.arange(width)[None] < torch.tensor(lengths)[:, None]).long()
+    labels = torch.randint(0, classes, (len(lengths),), generator=draw)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}, types
+
+
+def train_classifier(model, batches, steps=10):
+    """AdamW over adapter and head, two micro-batches a step, warm-up and linear decay as in HYPER."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    adamw = torch.optim.AdamW(trained, lr=HYPER["lr"], betas=HYPER["betas"], eps=HYPER["eps"], weight_decay=HYPER["weight_decay"])
+    curve = get_linear_schedule_with_warmup(adamw, HYPER["warmup_steps"], steps)
+    log, k = [], HYPER["grad_accumulation"]
+    for step in range(steps):
+        part = [batches[(step * k + i) % len(batches)] for i in range(k)]
+        examples, total = sum(len(b["labels"]) for b in part), 0.0
+        for batch in part:
+            loss = model(**batch).loss * len(batch["labels"]) / examples
+            loss.backward()
+            total += loss.item()
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, HYPER["max_grad_norm"]))
+        log.append({"step": step + 1, "loss": total, "lr": curve.get_last_lr()[0], "grad_norm": norm, "tokens": examples})
+        adamw.step(), curve.step(), adamw.zero_grad()
+    return log
+
+
+def classifier(folder, model_class, config, targets, modules_to_save, saved_alone=None):
+    """What both encoder cases pin; `saved_alone` is the bare class to save the base of, without its head."""
+    model = fill(model_class(config), 30, 0.15)
+    if saved_alone is None:
+        model.save_pretrained(folder / "base")
+    else:
+        alone = saved_alone(config)
+        alone.load_state_dict(getattr(model, model.base_model_prefix).state_dict())
+        alone.save_pretrained(folder / "base")
+    head = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith(model.base_model_prefix + ".")}
+
+    def load():
+        fresh = model_class.from_pretrained(folder / "base", dtype=torch.float32, attn_implementation="eager", num_labels=config.num_labels)
+        fresh.load_state_dict(head, strict=False)
+        return fresh
+
+    quantizer = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                   bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=["pre_classifier", "classifier", "pooler"])
+    model.save_pretrained(folder / "whole")
+    model_class.from_pretrained(folder / "whole", dtype=torch.float32, device_map="cpu",
+                                quantization_config=quantizer).save_pretrained(folder / "base_nf4")
+    shutil.rmtree(folder / "whole")
+
+    def load_nf4():
+        model, packed = load(), load_file(folder / "base_nf4" / "model.safetensors")
+        weights = model.state_dict()
+        for name in [k.removesuffix(".quant_map") for k in packed if k.endswith("weight.quant_map")]:
+            weights[name] = dequantize(packed, name)
+        model.load_state_dict(weights)
+        return model
+
+    classes, vocab = config.num_labels, config.vocab_size
+    probe, types = documents(31, vocab, classes, [11, 4, 1, 9], [6, 4, 1, 2])
+    batches = [documents(40 + i, vocab, classes, n, n)[0] for i, n in enumerate([[7, 5], [3, 9], [8, 8], [1, 6]])]
+    out = dict(probe)
+    for i, batch in enumerate(batches):
+        out.update({f"train|{i}|{k}": v for k, v in batch.items()})
+    record = {"hyper": {**HYPER, "max_steps": 10}, "runs": {}}
+    for run, make, prefix in [("f32", load, ""), ("nf4", load_nf4, "nf4_")]:
+        base = make().eval()
+        with torch.no_grad():
+            ended = base(**probe, output_hidden_states=True)
+            out[prefix + "base_logits"] = ended.logits
+            if run == "f32":
+                out.update({f"hidden|{i}": h for i, h in enumerate(ended.hidden_states)})
+                if config.model_type == "bert":
+                    out["token_type_ids"] = types
+                    paired = base(**probe, token_type_ids=types, output_hidden_states=True)
+                    out["pair_logits"], out["pair_hidden"] = paired.logits, paired.hidden_states[-1]
+        lora = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=3, lora_alpha=5, lora_dropout=0.0, target_modules=targets,
+                                               modules_to_save=modules_to_save))
+        fill_adapter(lora, 32).train()
+        if run == "f32":
+            save_adapter(lora, folder / "adapter_init")
+        lora.zero_grad()
+        ended = lora(**probe)
+        ended.loss.backward()
+        out[prefix + "lora_logits"], out[prefix + "lora_loss"] = ended.logits.detach(), ended.loss.detach().reshape(1)
+        for name, p in lora.named_parameters():
+            if p.requires_grad:
+                out[f"{prefix}grad|{name.replace('.default', '').replace('modules_to_save.', '')}"] = p.grad.clone()
+        lora.zero_grad()
+        record["runs"][run] = train_classifier(lora, batches)
+        save_adapter(lora, folder / f"adapter_final_{run}")
+    finish(folder, out, record)
+
+
+def distilbert_tiny(folder):
+    config = DistilBertConfig(vocab_size=71, max_position_embeddings=24, n_layers=2, n_heads=3, dim=24, hidden_dim=44, num_labels=3,
+                              dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0)
+    classifier(folder, DistilBertForSequenceClassification, config, ["q_lin", "v_lin"], ["pre_classifier", "classifier"])
+
+
+def bert_tiny(folder):
+    config = BertConfig(vocab_size=67, max_position_embeddings=20, num_hidden_layers=2, num_attention_heads=2, hidden_size=18,
+                        intermediate_size=30, num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+                        hidden_act="gelu", type_vocab_size=2)
+    classifier(folder, BertForSequenceClassification, config, ["query", "key", "value", "dense"], None, saved_alone=BertModel)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    cases = {f.__name__: f for f in (llama_ragged, llama_rope, qwen2_sharded)}
+    cases = {f.__name__: f for f in (llama_ragged, llama_rope, qwen2_sharded, distilbert_tiny, bert_tiny)}
     for case in sys.argv[1:] or cases:
         target = HERE / case
         for old in [p for p in target.glob("*") if p.name != "README.md"]:

@@ -270,3 +270,14 @@ pub fn json(path: &Path) -> Value {
         .unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
+
+/// Every classifier case: this project's, the shared ones, and those of `QLOOM_GOLDEN`.
+pub fn classifiers() -> Vec<LlamaCase> {
+    ["distilbert_tiny", "bert_tiny"]
+        .iter()
+        .map(|name| own().join(name))
+        .chain(listed("distilbert_"))
+        .chain(listed("bert_"))
+        .map(|dir| LlamaCase::open(&dir))
+        .collect()
+}

@@ -183,11 +183,17 @@ pub fn collate(examples: &[Example], rows: &[Vec<usize>], options: CollateOption
         .max(options.min_width)
         .next_multiple_of(options.multiple_of.max(1));
     let size = rows.len() * width;
+    let typed = rows
+        .iter()
+        .flatten()
+        .filter_map(|&i| examples.get(i))
+        .any(|e| !e.token_type_ids.is_empty());
     let mut batch = Batch {
         rows: rows.len(),
         width,
         input_ids: vec![options.pad_id; size],
         labels: vec![IGNORE; size],
+        token_type_ids: if typed { vec![0; size] } else { Vec::new() },
         position_ids: vec![0; size],
         segment_ids: vec![0; size],
         target_tokens: 0,
@@ -201,6 +207,9 @@ pub fn collate(examples: &[Example], rows: &[Vec<usize>], options: CollateOption
             let end = at + example.len();
             batch.input_ids[at..end].copy_from_slice(&example.input_ids);
             batch.labels[at..end].copy_from_slice(&example.labels);
+            if !example.token_type_ids.is_empty() {
+                batch.token_type_ids[at..end].copy_from_slice(&example.token_type_ids);
+            }
             batch.segment_ids[at..end].fill(segment as u32 + 1);
             for (position, slot) in batch.position_ids[at..end].iter_mut().enumerate() {
                 *slot = position as u32;

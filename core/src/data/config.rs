@@ -24,9 +24,10 @@ pub enum Format {
     PromptCompletion,
     /// `text`; every token is trained.
     Text,
-    /// `text`, `label`: a chat prompt answered by the label, or a class id for an encoder.
+    /// `text`, `label`, `text_pair` (may be absent): a chat prompt answered by the label, or a class id for an encoder.
     Classification,
-    /// `input_ids`, `labels` (-100 where not trained; absent: all trained).
+    /// `input_ids`, `labels` (-100 where not trained; absent: all trained). For an encoder `label`, a class, and where there
+    /// are any `attention_mask` (0 at padding) and `token_type_ids`.
     Tokens,
     /// Any named fields, through the Jinja templates of `template`.
     Template,
@@ -77,8 +78,14 @@ impl Format {
             Self::Messages => &[("messages", true), ("role", false), ("content", false)],
             Self::PromptCompletion => &[("prompt", true), ("completion", true)],
             Self::Text => &[("text", true)],
-            Self::Classification => &[("text", true), ("label", true)],
-            Self::Tokens => &[("input_ids", true), ("labels", false)],
+            Self::Classification => &[("text", true), ("label", true), ("text_pair", false)],
+            Self::Tokens => &[
+                ("input_ids", true),
+                ("labels", false),
+                ("label", false),
+                ("attention_mask", false),
+                ("token_type_ids", false),
+            ],
             Self::Template => &[],
         }
     }

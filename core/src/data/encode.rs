@@ -3,7 +3,7 @@
 use super::config::{DataConfig, Format, Truncation};
 use super::error::DataError;
 use super::example::{Example, IGNORE};
-use super::formats::{Body, Formatter, Sample, detect_format};
+use super::formats::{Body, Formatter, detect_format};
 use super::labels::Labels;
 use super::records::Row;
 use super::render::Rendered;
@@ -71,15 +71,18 @@ impl<'t> Encoder<'t> {
                 ),
             })?,
         };
-        if task == Task::SequenceClassification && format != Format::Classification {
+        let classifies = task == Task::SequenceClassification;
+        if classifies && !matches!(format, Format::Classification | Format::Tokens) {
             return Err(DataError::Config {
                 key: "format".to_owned(),
-                reason: format!("an encoder needs format = \"classification\", found {format}"),
+                reason: format!(
+                    "an encoder needs format = \"classification\" (or \"tokens\"), found {format}"
+                ),
             });
         }
-        let labels = match format {
-            Format::Classification => Some(Labels::collect(rows, config)?),
-            _ => None,
+        let labels = match classifies || format == Format::Classification {
+            true => Some(Labels::collect(rows, config)?),
+            false => None,
         };
         Ok(Self {
             formatter: Formatter::new(config, format, tokenizer, labels)?,
@@ -161,31 +164,21 @@ impl<'t> Encoder<'t> {
 
     /// `None` for a row that is left out, which has then been counted.
     fn row(&self, row: &Row, tally: &mut Tally) -> Result<Option<Example>, DataError> {
+        if self.task == Task::SequenceClassification {
+            return match self.formatter.format() {
+                Format::Tokens => self.given_sequence(row, tally),
+                _ => self.sequences(row, tally),
+            };
+        }
         let sample = self.formatter.sample(row)?;
         let tokenize = |error| DataError::Tokenize {
             at: row.source.clone(),
             error,
         };
         let mut straddles = false;
-        let (input_ids, labels) = match (self.task, &sample) {
-            (Task::SequenceClassification, Sample { text, .. }) => {
-                let text = text.as_deref().unwrap_or_default();
-                let ids = self
-                    .formatter
-                    .tokenizer
-                    .encode(text, true)
-                    .map_err(tokenize)?;
-                let labels = vec![IGNORE; ids.len()];
-                (ids, labels)
-            }
-            (
-                _,
-                Sample {
-                    body: Body::Tokens { input_ids, labels },
-                    ..
-                },
-            ) => (input_ids.clone(), labels.clone()),
-            (Task::Causal, _) => match self.formatter.render(&sample, &row.source)? {
+        let (input_ids, labels) = match &sample.body {
+            Body::Tokens { input_ids, labels } => (input_ids.clone(), labels.clone()),
+            _ => match self.formatter.render(&sample, &row.source)? {
                 None => return Ok(None),
                 Some(rendered) => {
                     let (ids, labels, straddling) = self.tokens(&rendered).map_err(tokenize)?;
@@ -197,6 +190,7 @@ impl<'t> Encoder<'t> {
         let mut example = Example {
             input_ids,
             labels,
+            token_type_ids: Vec::new(),
             source: row.source.clone(),
             class: sample.class,
             truncated: false,
@@ -204,8 +198,7 @@ impl<'t> Encoder<'t> {
         if let Some(first) = example.labels.first_mut() {
             *first = IGNORE;
         }
-        let causal = self.task == Task::Causal;
-        if (causal && example.target_tokens() == 0) || example.is_empty() {
+        if example.target_tokens() == 0 {
             tally.untrained += 1;
             return Ok(None);
         }
@@ -219,6 +212,96 @@ impl<'t> Encoder<'t> {
             self.truncate(&mut example)?;
         }
         self.count(&example, straddles, tally);
+        Ok(Some(example))
+    }
+
+    /// A text, or a pair of them, between the tokenizer's special tokens, for an encoder. What is too long is cut from
+    /// the texts, the longer of a pair first, so that the special tokens stay.
+    fn sequences(&self, row: &Row, tally: &mut Tally) -> Result<Option<Example>, DataError> {
+        let sample = self.formatter.sample(row)?;
+        let too_long = |length| DataError::TooLong {
+            at: row.source.clone(),
+            length,
+            max_length: self.max_length,
+        };
+        let encoded = self
+            .formatter
+            .tokenizer
+            .encode_sequences(
+                sample.text.as_deref().unwrap_or_default(),
+                sample.text_pair.as_deref(),
+                self.max_length,
+                self.truncation == Truncation::Left,
+            )
+            .map_err(|error| DataError::Tokenize {
+                at: row.source.clone(),
+                error,
+            })?;
+        tally.lengths.push(encoded.whole_length);
+        let truncated = encoded.whole_length > self.max_length;
+        match self.truncation {
+            Truncation::Drop if truncated => {
+                tally.dropped += 1;
+                return Ok(None);
+            }
+            Truncation::Error if truncated => return Err(too_long(encoded.whole_length)),
+            _ => {}
+        }
+        let example = Example {
+            labels: vec![IGNORE; encoded.ids.len()],
+            input_ids: encoded.ids,
+            token_type_ids: encoded.type_ids,
+            source: row.source.clone(),
+            class: sample.class,
+            truncated,
+        };
+        // Not even special tokens fit: an encoder reads its answer from the first.
+        if example.is_empty() || example.len() > self.max_length {
+            return Err(too_long(example.len()));
+        }
+        self.count(&example, false, tally);
+        Ok(Some(example))
+    }
+
+    /// Token ids made elsewhere, with their class, for an encoder. Padding marked in `attention_mask` is left out.
+    fn given_sequence(&self, row: &Row, tally: &mut Tally) -> Result<Option<Example>, DataError> {
+        let formatter = &self.formatter;
+        let ids = formatter.input_ids(row)?;
+        let labelled = row.record.contains_key(formatter.column("label"));
+        let (class, _) = formatter.class(row, if labelled { "label" } else { "labels" })?;
+        let list = |name: &str| -> Result<Option<Vec<i64>>, DataError> {
+            let Some(list) = formatter.numbers(row, name)? else {
+                return Ok(None);
+            };
+            if list.len() != ids.len() || list.iter().any(|&v| !(0..=1).contains(&v)) {
+                let expected = format!("{} numbers, each 0 or 1", ids.len());
+                return Err(formatter.bad(row, name, &expected, &list.into()));
+            }
+            Ok(Some(list))
+        };
+        let mask = list("attention_mask")?;
+        let types = list("token_type_ids")?;
+        let kept = |i: &usize| mask.as_ref().is_none_or(|mask| mask[*i] == 1);
+        let kept: Vec<usize> = (0..ids.len()).filter(kept).collect();
+        let example = Example {
+            input_ids: kept.iter().map(|&i| ids[i]).collect(),
+            labels: vec![IGNORE; kept.len()],
+            token_type_ids: types.map_or_else(Vec::new, |types| {
+                kept.iter().map(|&i| types[i] as u32).collect()
+            }),
+            source: row.source.clone(),
+            class: Some(class),
+            truncated: false,
+        };
+        tally.lengths.push(example.len());
+        if example.is_empty() || example.len() > self.max_length {
+            return Err(DataError::TooLong {
+                at: row.source.clone(),
+                length: example.len(),
+                max_length: self.max_length,
+            });
+        }
+        self.count(&example, false, tally);
         Ok(Some(example))
     }
 
@@ -269,14 +352,6 @@ impl<'t> Encoder<'t> {
                     max_length: max,
                 });
             }
-            // An encoder's text keeps the special tokens that close it.
-            Truncation::Right if self.task == Task::SequenceClassification => {
-                let closing = example.input_ids.iter().rev();
-                let closing = closing.take_while(|&&id| tokenizer.is_special(id)).count();
-                let keep = max.saturating_sub(closing);
-                example.input_ids.drain(keep..length - closing);
-                example.labels.drain(keep..length - closing);
-            }
             Truncation::Right => {
                 example.input_ids.truncate(max);
                 example.labels.truncate(max);
@@ -293,7 +368,7 @@ impl<'t> Encoder<'t> {
             }
         }
         example.truncated = true;
-        if self.task == Task::Causal && example.target_tokens() == 0 {
+        if example.target_tokens() == 0 {
             return Err(DataError::Emptied {
                 at: example.source.clone(),
                 length,

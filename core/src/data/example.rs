@@ -29,6 +29,9 @@ pub struct Example {
     pub input_ids: Vec<u32>,
     /// Same length: the id itself where trained, [`IGNORE`] elsewhere and always at 0.
     pub labels: Vec<i32>,
+    /// Same length, 1 in the second text of a pair; empty where all are 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_type_ids: Vec<u32>,
     /// Where it came from.
     pub source: SourceLine,
     /// Class id, for classification data.
@@ -77,6 +80,8 @@ pub struct Batch {
     pub input_ids: Vec<u32>,
     /// Labels, not shifted: position t predicts `labels[t + 1]`. [`IGNORE`] at padding and at every document's start.
     pub labels: Vec<i32>,
+    /// Segments of pairs, 0 at padding; empty where all are 0.
+    pub token_type_ids: Vec<u32>,
     /// Position within its document, from 0; 0 at padding.
     pub position_ids: Vec<u32>,
     /// Document of the row, from 1; 0 at padding. Tokens attend within their own document only.
@@ -87,4 +92,35 @@ pub struct Batch {
     pub examples: Vec<usize>,
     /// Class id of each entry of `examples`; empty where the data has none.
     pub classes: Vec<usize>,
+}
+
+impl Batch {
+    /// Sequences of ids, one document a row, nothing to be trained.
+    #[must_use]
+    pub fn of_sequences(sequences: &[Vec<u32>]) -> Self {
+        let (rows, width) = (
+            sequences.len(),
+            sequences.iter().map(Vec::len).max().unwrap_or(0),
+        );
+        let padded = |of: &dyn Fn(usize, u32) -> u32| -> Vec<u32> {
+            let row = |ids: &Vec<u32>| {
+                let own = ids.iter().enumerate().map(|(i, &id)| of(i, id));
+                let padding = std::iter::repeat_n(0, width - ids.len());
+                own.chain(padding).collect::<Vec<u32>>()
+            };
+            sequences.iter().flat_map(row).collect()
+        };
+        Self {
+            rows,
+            width,
+            input_ids: padded(&|_, id| id),
+            labels: vec![IGNORE; rows * width],
+            token_type_ids: Vec::new(),
+            position_ids: padded(&|i, _| i as u32),
+            segment_ids: padded(&|_, _| 1),
+            target_tokens: 0,
+            examples: (0..rows).collect(),
+            classes: Vec::new(),
+        }
+    }
 }

@@ -19,6 +19,8 @@ pub struct Sample {
     pub class: Option<usize>,
     /// The text to classify, for encoders.
     pub text: Option<String>,
+    /// The second text, where a pair is classified.
+    pub text_pair: Option<String>,
 }
 
 /// See [`Sample`].
@@ -175,6 +177,7 @@ impl<'t> Formatter<'t> {
     pub fn sample(&self, row: &Row) -> Result<Sample, DataError> {
         let mut class = None;
         let mut text = None;
+        let mut text_pair = None;
         let body = match self.format {
             Format::Alpaca => self.instruction(row, "input", "output")?,
             Format::Dolly => self.instruction(row, "context", "response")?,
@@ -190,32 +193,31 @@ impl<'t> Formatter<'t> {
                 self.pair(prompt, completion, "")
             }
             Format::Classification => {
-                let raw = self.require(row, "label")?;
-                let label = label_text(raw)
-                    .ok_or_else(|| self.bad(row, "label", "a label (text or a number)", raw))?;
+                let (id, label) = self.class(row, "label")?;
                 let labels = self.labels.as_ref();
-                let id = labels.and_then(|l| l.class_of(&label)).ok_or_else(|| {
-                    DataError::UnknownLabel {
-                        at: row.source.clone(),
-                        label: label.clone(),
-                        known: labels.map_or(Vec::new(), |l| l.words().to_vec()),
-                    }
-                })?;
                 let words = labels.map_or(&[][..], |l| l.words());
                 let word = words.get(id).cloned().unwrap_or(label);
                 let content = self.text(row, "text")?;
+                let pair = self.optional_text(row, "text_pair")?;
                 let own = [
                     ("text", Value::from(content.as_str())),
+                    ("text_pair", Value::from(pair.as_str())),
                     ("label", Value::from(word.as_str())),
                     ("labels", Value::from(words.to_vec())),
                 ];
                 let (prompt, completion) = self.rendered_fields(row, &own)?;
                 class = Some(id);
                 text = Some(content);
+                text_pair = Some(pair).filter(|pair| !pair.is_empty());
                 self.pair(prompt, completion, "\nAnswer: ")
             }
         };
-        Ok(Sample { body, class, text })
+        Ok(Sample {
+            body,
+            class,
+            text,
+            text_pair,
+        })
     }
 
     /// A conversation where there is a chat template, else two texts; `cue` closes the prompt of the latter, its last
@@ -318,23 +320,54 @@ impl<'t> Formatter<'t> {
         Ok(Body::Chat(self.with_system(turns)))
     }
 
-    fn tokens(&self, row: &Row) -> Result<Body, DataError> {
-        let list = |name: &str, value: &Value| -> Result<Vec<i64>, DataError> {
-            let numbers: Option<Vec<i64>> = value
-                .as_array()
-                .and_then(|list| list.iter().map(Value::as_i64).collect());
-            numbers.ok_or_else(|| self.bad(row, name, "a list of whole numbers", value))
+    /// A row's class and the label it is given as.
+    pub(super) fn class(&self, row: &Row, field: &str) -> Result<(usize, String), DataError> {
+        let raw = self.require(row, field)?;
+        let label = label_text(raw)
+            .ok_or_else(|| self.bad(row, field, "a label (text or a number)", raw))?;
+        let labels = self.labels.as_ref();
+        match labels.and_then(|l| l.class_of(&label)) {
+            Some(id) => Ok((id, label)),
+            None => Err(DataError::UnknownLabel {
+                at: row.source.clone(),
+                label,
+                known: labels.map_or(Vec::new(), |l| l.words().to_vec()),
+            }),
+        }
+    }
+
+    /// A row's list of whole numbers; `None` where it has none.
+    pub(super) fn numbers(&self, row: &Row, name: &str) -> Result<Option<Vec<i64>>, DataError> {
+        let value = row.record.get(self.column(name));
+        let Some(value) = value.filter(|v| !v.is_null()) else {
+            return Ok(None);
         };
-        let raw = self.require(row, "input_ids")?;
+        let numbers: Option<Vec<i64>> = value
+            .as_array()
+            .and_then(|list| list.iter().map(Value::as_i64).collect());
+        numbers
+            .map(Some)
+            .ok_or_else(|| self.bad(row, name, "a list of whole numbers", value))
+    }
+
+    /// A row's token ids, each one of the vocabulary's.
+    pub(super) fn input_ids(&self, row: &Row) -> Result<Vec<u32>, DataError> {
+        self.require(row, "input_ids")?;
         let vocab = self.tokenizer.vocab_size();
         let expected = format!("ids from 0 to {}", vocab.saturating_sub(1));
-        let mut input_ids = Vec::new();
-        for id in list("input_ids", raw)? {
-            match u32::try_from(id).ok().filter(|&id| (id as usize) < vocab) {
-                Some(id) => input_ids.push(id),
-                None => return Err(self.bad(row, "input_ids", &expected, &Value::from(id))),
-            }
-        }
+        let ids = self.numbers(row, "input_ids")?.unwrap_or_default();
+        ids.into_iter()
+            .map(|id| {
+                u32::try_from(id)
+                    .ok()
+                    .filter(|&id| (id as usize) < vocab)
+                    .ok_or_else(|| self.bad(row, "input_ids", &expected, &Value::from(id)))
+            })
+            .collect()
+    }
+
+    fn tokens(&self, row: &Row) -> Result<Body, DataError> {
+        let input_ids = self.input_ids(row)?;
         let labels = match row
             .record
             .get(self.column("labels"))
@@ -342,7 +375,7 @@ impl<'t> Formatter<'t> {
         {
             None => input_ids.iter().map(|&id| id as i32).collect(),
             Some(value) => {
-                let labels = list("labels", value)?;
+                let labels = self.numbers(row, "labels")?.unwrap_or_default();
                 let fits = labels.len() == input_ids.len()
                     && labels
                         .iter()
@@ -398,7 +431,7 @@ impl<'t> Formatter<'t> {
         }
     }
 
-    fn bad(&self, row: &Row, name: &str, expected: &str, found: &Value) -> DataError {
+    pub(super) fn bad(&self, row: &Row, name: &str, expected: &str, found: &Value) -> DataError {
         DataError::BadField {
             at: row.source.clone(),
             field: self.column(name).to_owned(),

@@ -48,7 +48,7 @@ impl Labels {
                 let column = config.fields.get("label").and_then(Value::as_str);
                 let mut raw: Vec<String> = rows
                     .iter()
-                    .filter_map(|row| label_text(row.record.get(column.unwrap_or("label"))?))
+                    .filter_map(|row| label_text(class_field(row, column)?))
                     .collect();
                 raw.sort();
                 raw.dedup();
@@ -92,11 +92,28 @@ impl Labels {
         &self.words
     }
 
+    /// Raw label to word, in the order of class ids: what `label_names` takes to get this set again.
+    #[must_use]
+    pub fn to_names(&self) -> serde_json::Map<String, Value> {
+        let pairs = self.raw.iter().zip(&self.words);
+        pairs
+            .map(|(raw, word)| (raw.clone(), Value::from(word.as_str())))
+            .collect()
+    }
+
     /// The class id of a raw label or a word.
     #[must_use]
     pub fn class_of(&self, label: &str) -> Option<usize> {
         let find = |list: &[String]| list.iter().position(|l| l == label);
         find(&self.raw).or_else(|| find(&self.words))
+    }
+}
+
+/// The value of a row's label: in `column` where one is named, else in `label`, or in `labels` as token data calls it.
+fn class_field<'r>(row: &'r Row, column: Option<&str>) -> Option<&'r Value> {
+    match column {
+        Some(column) => row.record.get(column),
+        None => row.record.get("label").or_else(|| row.record.get("labels")),
     }
 }
 

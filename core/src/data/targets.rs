@@ -45,6 +45,7 @@ mod tests {
             width: 6,
             input_ids: vec![5, 6, 7, 8, 9, 0],
             labels: vec![IGNORE, 6, IGNORE, 8, 9, IGNORE],
+            token_type_ids: Vec::new(),
             position_ids: vec![0, 1, 2, 0, 1, 0],
             segment_ids: vec![1, 1, 1, 2, 2, 0],
             target_tokens: 2,

@@ -7,10 +7,12 @@
 mod chat;
 mod config;
 mod jinja;
+mod sequences;
 mod stream;
 
 pub use chat::{ChatTemplate, Message, RenderedChat, SpanMethod, TemplateError};
 pub(crate) use jinja::to_value as to_template_value;
+pub use sequences::Sequences;
 pub use stream::StreamDecoder;
 
 use std::collections::HashMap;

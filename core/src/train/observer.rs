@@ -21,7 +21,7 @@ pub struct StepRecord {
     pub lr: f64,
     /// Global L2 norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Target tokens in the step: those with a label, over all of its micro-batches.
+    /// Targets in the step, over all of its micro-batches: tokens with a label, or examples where the model classifies.
     pub tokens: u64,
     /// Tokens read per second of wall clock, padding not counted. This and no other field may differ
     /// between equal runs.
@@ -35,11 +35,12 @@ pub struct EvalRecord {
     pub step: u64,
     /// Passes over the training data so far, with fraction.
     pub epoch: f64,
-    /// Mean negative log-likelihood per target token, in nats.
+    /// Mean negative log-likelihood per target, in nats.
     pub eval_loss: f64,
-    /// `exp(eval_loss)`.
-    pub perplexity: f64,
-    /// Target tokens scored.
+    /// `exp(eval_loss)`; absent where the targets are classes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub perplexity: Option<f64>,
+    /// Targets scored: tokens, or examples where the model classifies.
     pub tokens: u64,
     /// True where it is the best so far.
     pub best: bool,
@@ -213,7 +214,7 @@ mod tests {
             step: 4,
             epoch: 1.0,
             eval_loss: 0.5,
-            perplexity: 0.5f64.exp(),
+            perplexity: Some(0.5f64.exp()),
             tokens: 99,
             best: true,
             metrics: BTreeMap::from([("macro_f1".to_owned(), 0.875)]),

@@ -4,21 +4,13 @@
 //! keeps each block's input; the backward pass runs one block at a time again under autodiff and
 //! pulls its gradient through, so that peak memory is one block. *Whole*: one tape over all blocks.
 //!
-//! Either way the loss itself never meets the tape. The fused linear cross-entropy returns the
-//! gradient of the normalized hidden states, and `sum(normed * gradient)` is a scalar with exactly
-//! that gradient.
+//! Either way a model is three parts to the step, whatever its architecture: an embedding off the
+//! tape, a stack of blocks, and a head that turns hidden states into a loss. [`Stack`] is that view.
 
-use burn::tensor::{IndexingUpdateOp, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 
 use super::parameters::{Leaf, Parameters};
-use crate::data::Batch;
-use crate::kernels::cross_entropy::{CrossEntropy, linear_cross_entropy};
 use crate::lora::Overlay;
-use crate::models::llama::{Context, Llama, block_path, index_tensor};
-
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
-const NORM: &str = "model.norm.weight";
 
 /// How gradients are computed; no choice here changes them.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +19,44 @@ pub struct StepOptions {
     pub recompute: bool,
     /// Target positions whose logits exist at once; `usize::MAX` for all.
     pub loss_chunk: usize,
+}
+
+/// Where in the model a trained tensor acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Before the first block; its gradient is computed from that of the first block's input.
+    Embedding,
+    /// In the block of this index.
+    Block(usize),
+    /// After the last block, on the tape of the loss.
+    Head,
+    /// After the last block, with a gradient the loss kernel returns itself.
+    Fused,
+}
+
+/// A model with one micro-batch in hand, as the step sees it.
+pub(super) trait Stack {
+    /// Where it computes, without autodiff.
+    fn device(&self) -> Device;
+
+    /// Number of blocks.
+    fn blocks(&self) -> usize;
+
+    /// Where the trained tensor `name` acts.
+    fn place(&self, name: &str) -> Place;
+
+    /// The input of the first block.
+    fn embedding(&self, overlay: &Overlay) -> Tensor<2>;
+
+    /// Adds the gradients of the embedding's tensors, given that of the first block's input.
+    fn embedding_gradient(&self, dx: Tensor<2>, sum: &mut Accumulated);
+
+    /// Block `index` under `overlay`.
+    fn block(&self, index: usize, overlay: &Overlay, x: Tensor<2>) -> Tensor<2>;
+
+    /// Head and loss over the last block's output; adds the loss to `sum` and returns the gradients of everything
+    /// `hidden` and the overlay were computed from.
+    fn head(&self, overlay: &Overlay, hidden: Tensor<2>, sum: &mut Accumulated) -> Gradients;
 }
 
 /// Sums over the micro-batches of an optimizer step.
@@ -58,7 +88,7 @@ impl Accumulated {
         )
     }
 
-    fn add(&mut self, index: usize, gradient: Tensor<1>) {
+    pub(super) fn add(&mut self, index: usize, gradient: Tensor<1>) {
         let slot = &mut self.gradients[index];
         *slot = Some(match slot.take() {
             Some(sum) => sum + gradient,
@@ -66,7 +96,7 @@ impl Accumulated {
         });
     }
 
-    fn collect(&mut self, leaves: &[Leaf], gradients: &mut burn::tensor::Gradients) {
+    pub(super) fn collect(&mut self, leaves: &[Leaf], gradients: &mut Gradients) {
         for leaf in leaves {
             if let Some(gradient) = leaf.tensor.grad_remove(gradients) {
                 self.add(leaf.index, gradient);
@@ -75,70 +105,68 @@ impl Accumulated {
     }
 }
 
-/// Adds the loss and gradients of `batch` to `sum`. Every target token counts `scale`.
-///
-/// `dropout_seed` seeds the masks of this micro-batch.
-pub fn accumulate(
-    model: &Llama,
+/// Adds the loss and gradients of the micro-batch that `stack` holds to `sum`.
+pub(super) fn accumulate_stack(
+    stack: &impl Stack,
     parameters: &Parameters,
-    batch: &Batch,
-    scale: f64,
     dropout_seed: u64,
-    options: StepOptions,
+    recompute: bool,
     sum: &mut Accumulated,
 ) {
-    let context = Context {
-        dropout_seed: Some(dropout_seed),
-        ..model.context(batch)
-    };
     let step = MicroStep {
-        model,
+        stack,
         parameters,
-        batch,
-        context,
-        scale,
-        options,
+        dropout_seed,
     };
-    if options.recompute {
+    if recompute {
         step.recomputed(sum)
     } else {
         step.whole(sum)
     }
 }
 
-struct MicroStep<'a> {
-    model: &'a Llama,
+struct MicroStep<'a, S> {
+    stack: &'a S,
     parameters: &'a Parameters,
-    batch: &'a Batch,
-    context: Context,
-    scale: f64,
-    options: StepOptions,
+    dropout_seed: u64,
 }
 
-impl MicroStep<'_> {
+impl<S: Stack> MicroStep<'_, S> {
     fn recomputed(&self, sum: &mut Accumulated) {
-        let mut inputs = Vec::with_capacity(self.model.blocks.len());
-        let mut x = self.embedding(&self.parameters.training_overlay(|name| name == EMBEDDING));
-        for index in 0..self.model.blocks.len() {
+        let blocks = self.stack.blocks();
+        let mut inputs = Vec::with_capacity(blocks);
+        let mut x = self.embedding();
+        for index in 0..blocks {
             inputs.push(x.clone());
-            let overlay = self.parameters.training_overlay(in_block(index));
+            let overlay = self
+                .parameters
+                .training_overlay(|name| self.stack.place(name) == Place::Block(index));
             x = self.run_block(index, &overlay, x);
         }
 
-        let (overlay, leaves) = self.parameters.tracked(|name| name == NORM);
+        let (overlay, leaves) = self
+            .parameters
+            .tracked(|name| self.stack.place(name) == Place::Head);
         let hidden = x.autodiff().require_grad();
-        let mut gradients = self.head(&overlay, hidden.clone(), sum);
+        self.seed(blocks);
+        let mut gradients = self.stack.head(&overlay, hidden.clone(), sum);
         sum.collect(&leaves, &mut gradients);
         let Some(mut dx) = hidden.grad_remove(&mut gradients) else {
             return;
         };
 
+        let lowest = self.lowest_trained();
         for (index, input) in inputs.into_iter().enumerate().rev() {
-            let (overlay, leaves) = self.parameters.tracked(in_block(index));
-            let needed = index > 0 || self.trains(EMBEDDING);
-            if !needed && leaves.is_empty() {
-                return;
-            }
+            // A gradient goes no deeper than the lowest tensor that is trained.
+            let needed = match lowest {
+                Some(Place::Embedding) => true,
+                Some(Place::Block(first)) if index > first => true,
+                Some(Place::Block(first)) if index == first => false,
+                _ => return,
+            };
+            let (overlay, leaves) = self
+                .parameters
+                .tracked(|name| self.stack.place(name) == Place::Block(index));
             let input = if needed {
                 input.autodiff().require_grad()
             } else {
@@ -152,127 +180,82 @@ impl MicroStep<'_> {
                 _ => return,
             }
         }
-        self.embedding_gradient(dx, sum);
+        self.seed_embedding();
+        self.stack.embedding_gradient(dx, sum);
     }
 
     fn whole(&self, sum: &mut Accumulated) {
         let (overlay, leaves) = self
             .parameters
-            .tracked(|name| name != EMBEDDING && name != HEAD);
-        let mut x = self.embedding(&self.parameters.training_overlay(|name| name == EMBEDDING));
-        if self.trains(EMBEDDING) {
+            .tracked(|name| matches!(self.stack.place(name), Place::Block(_) | Place::Head));
+        let trains_embedding = self.lowest_trained() == Some(Place::Embedding);
+        let mut x = self.embedding();
+        if trains_embedding {
             x = x.autodiff().require_grad();
         }
         let embedded = x.clone();
-        for index in 0..self.model.blocks.len() {
+        for index in 0..self.stack.blocks() {
             x = self.run_block(index, &overlay, x);
         }
-        let mut gradients = self.head(&overlay, x, sum);
+        self.seed(self.stack.blocks());
+        let mut gradients = self.stack.head(&overlay, x, sum);
         sum.collect(&leaves, &mut gradients);
-        if self.trains(EMBEDDING)
-            && let Some(dx) = embedded.grad_remove(&mut gradients)
-        {
-            self.embedding_gradient(dx, sum);
+        if trains_embedding && let Some(dx) = embedded.grad_remove(&mut gradients) {
+            self.seed_embedding();
+            self.stack.embedding_gradient(dx, sum);
         }
+    }
+
+    fn embedding(&self) -> Tensor<2> {
+        self.seed_embedding();
+        self.stack.embedding(
+            &self
+                .parameters
+                .training_overlay(|name| self.stack.place(name) == Place::Embedding),
+        )
     }
 
     fn run_block(&self, index: usize, overlay: &Overlay, x: Tensor<2>) -> Tensor<2> {
-        if let Some(seed) = self.context.dropout_seed {
-            self.model.device().seed(
-                seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-                    .wrapping_add(index as u64),
-            );
+        self.seed(index);
+        self.stack.block(index, overlay, x)
+    }
+
+    /// Seeds the masks of block `index`; of the head, where it is the number of blocks.
+    fn seed(&self, index: usize) {
+        let seed = self
+            .dropout_seed
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .wrapping_add(index as u64);
+        self.stack.device().seed(seed);
+    }
+
+    fn seed_embedding(&self) {
+        self.seed(usize::MAX);
+    }
+
+    /// The embedding, or the first block, that holds a trained tensor.
+    fn lowest_trained(&self) -> Option<Place> {
+        let places = self
+            .parameters
+            .specs()
+            .iter()
+            .map(|s| self.stack.place(&s.name));
+        let mut lowest = None;
+        for place in places {
+            lowest = match (lowest, place) {
+                (_, Place::Embedding) => return Some(Place::Embedding),
+                (Some(Place::Block(first)), Place::Block(index)) => {
+                    Some(Place::Block(first.min(index)))
+                }
+                (None, Place::Block(index)) => Some(Place::Block(index)),
+                (found, _) => found,
+            };
         }
-        self.model
-            .block_with(index, overlay)
-            .forward(x, &self.context, None)
-    }
-
-    fn embedding(&self, overlay: &Overlay) -> Tensor<2> {
-        let table = overlay
-            .matrix(EMBEDDING)
-            .unwrap_or_else(|| self.model.embed_tokens.clone());
-        let dtype = self.model.embed_tokens.dtype();
-        table
-            .select(0, index_tensor(&self.batch.input_ids, &self.model.device()))
-            .cast(dtype)
-    }
-
-    /// Final norm, head and loss; returns the gradients of everything `hidden` was computed from.
-    fn head(
-        &self,
-        overlay: &Overlay,
-        hidden: Tensor<2>,
-        sum: &mut Accumulated,
-    ) -> burn::tensor::Gradients {
-        let (positions, targets) = self.batch.targets();
-        let hidden = hidden.select(0, index_tensor(&positions, &self.model.device()));
-        let normed = self.model.norm_with(overlay, hidden);
-
-        let trained_head = [HEAD, EMBEDDING]
-            .into_iter()
-            .find(|name| self.is_head(name));
-        let head = match trained_head {
-            Some(name) => self.parameters.training_overlay(|n| n == name).matrix(name),
-            None => None,
-        };
-        let head = head.unwrap_or_else(|| self.model.head().clone());
-        let chunk = self.options.loss_chunk;
-        let scale = self.scale as f32;
-        let CrossEntropy {
-            losses,
-            grad_hidden,
-            grad_weight,
-        } = linear_cross_entropy(
-            normed.clone().inner(),
-            &head,
-            &targets,
-            scale,
-            chunk,
-            trained_head.is_some(),
-        );
-
-        sum.loss = sum.loss.clone() + losses.sum().mul_scalar(self.scale);
-        if let (Some(name), Some(gradient)) = (trained_head, grad_weight)
-            && let Some(index) = self.index_of(name)
-        {
-            sum.add(index, gradient.flatten(0, 1));
-        }
-        (normed * grad_hidden).sum().backward()
-    }
-
-    fn embedding_gradient(&self, dx: Tensor<2>, sum: &mut Accumulated) {
-        let Some(index) = self.index_of(EMBEDDING) else {
-            return;
-        };
-        let ids = index_tensor(&self.batch.input_ids, &self.model.device());
-        let table = Tensor::<2>::zeros(self.model.embed_tokens.dims(), &self.model.device());
-        let dx = dx.cast(burn::tensor::DType::F32);
-        sum.add(
-            index,
-            table
-                .select_assign(0, ids, dx, IndexingUpdateOp::Add)
-                .flatten(0, 1),
-        );
-    }
-
-    /// Whether the trained tensor `name` serves as the head: its own matrix, or the tied embedding.
-    fn is_head(&self, name: &str) -> bool {
-        let tied = self.model.lm_head.is_none() && !self.trains(HEAD);
-        self.trains(name) && (name == HEAD || tied)
-    }
-
-    fn trains(&self, name: &str) -> bool {
-        self.index_of(name).is_some()
-    }
-
-    fn index_of(&self, name: &str) -> Option<usize> {
-        self.parameters.specs().iter().position(|s| s.name == name)
+        lowest
     }
 }
 
-/// Accepts the names under block `index`.
-fn in_block(index: usize) -> impl Fn(&str) -> bool {
-    let prefix = format!("{}.", block_path(index));
-    move |name| name.starts_with(&prefix)
+/// The index in a name that begins with `list` and a dot: `model.layers.3.mlp…` under `model.layers.` is 3.
+pub(super) fn block_index(name: &str, list: &str) -> Option<usize> {
+    name.strip_prefix(list)?.split('.').next()?.parse().ok()
 }

@@ -3,18 +3,16 @@
 use burn::tensor::Tensor;
 use thiserror::Error;
 
-use std::collections::BTreeMap;
-
 use super::{
     Accumulated, AdamW, Checkpoint, CheckpointError, CheckpointKind, CheckpointState,
     EarlyStopping, EarlyStoppingConfig, EarlyStoppingError, EvalRecord, Event, Goal,
-    LossNormalization, Observer, Parameters, Recompute, Schedule, ScheduleError, StepOptions,
-    StepRecord, TrainConfig, accumulate, clip_coefficient, global_norm, resolve_warmup,
+    LossNormalization, Objective, Observer, Parameters, Recompute, Schedule, ScheduleError,
+    StepOptions, StepRecord, TrainConfig, clip_coefficient, global_norm, resolve_warmup,
 };
 use crate::data::{Batch, BatchPlan, CollateOptions, Example, collate};
-use crate::evaluation::{PerplexityError, TokenLosses};
+use crate::evaluation::PerplexityError;
 use crate::host::to_scalar;
-use crate::models::llama::Llama;
+use crate::models::bert::BertError;
 
 /// Positions whose logits exist at once when the loss is computed in chunks.
 const LOSS_CHUNK: usize = 512;
@@ -68,7 +66,7 @@ pub struct Outcome {
     pub stop: Stop,
     /// Optimizer steps done in all.
     pub steps: u64,
-    /// Target tokens trained on in all.
+    /// Targets trained on in all: tokens, or examples where the model classifies.
     pub tokens: u64,
     /// Loss of the last step.
     pub last_loss: f64,
@@ -97,7 +95,7 @@ pub enum TrainError {
     Empty,
     /// Not one target in a whole optimizer step.
     #[error(
-        "step {step}: no token of its batches is trained ({batch}); look at them with `trainer data`"
+        "step {step}: nothing in its batches is trained, no token and no class ({batch}); look at them with `trainer data`"
     )]
     NoTargets {
         /// Optimizer step, from 1.
@@ -122,6 +120,19 @@ pub enum TrainError {
         /// What is wrong.
         source: PerplexityError,
     },
+    /// The held-out loss of a classifier is no number.
+    #[error(
+        "held-out evaluation at step {step}: the loss is {loss}; try a lower lr, or `compute = \"f32\"`"
+    )]
+    HeldOut {
+        /// Optimizer step, from 1.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// An encoder without a head, or input it has no rows for.
+    #[error(transparent)]
+    Encoder(#[from] BertError),
     /// A checkpoint could not be kept.
     #[error("step {step}: saving failed: {reason}")]
     Save {
@@ -134,7 +145,7 @@ pub enum TrainError {
 
 /// One run over a frozen base.
 pub struct Trainer<'a> {
-    model: &'a Llama,
+    objective: &'a dyn Objective,
     config: TrainConfig,
     set: TrainSet<'a>,
     eval: Option<TrainSet<'a>>,
@@ -154,15 +165,16 @@ impl<'a> Trainer<'a> {
     /// Sets a run up. `fingerprint` identifies data and seeds; a resumed run must have the same.
     ///
     /// # Errors
-    /// [`TrainError::Empty`] when the set has no batch.
+    /// [`TrainError::Empty`] when the set has no batch; [`TrainError::Encoder`] for a classifier without a head.
     pub fn new(
-        model: &'a Llama,
+        objective: &'a dyn Objective,
         parameters: Parameters,
         config: TrainConfig,
         set: TrainSet<'a>,
         eval: Option<TrainSet<'a>>,
         fingerprint: String,
     ) -> Result<Self, TrainError> {
+        objective.check(&parameters)?;
         let micro_batches = set.plan.batches_per_epoch() as u64;
         if micro_batches == 0 {
             return Err(TrainError::Empty);
@@ -176,11 +188,11 @@ impl<'a> Trainer<'a> {
         let warmup = resolve_warmup(config.warmup_steps, ratio, total_steps)?;
         let schedule = Schedule::new(config.schedule, config.lr, warmup, total_steps)?;
         Ok(Self {
-            optimizer: AdamW::new(&config, parameters.count(), &model.device())
+            optimizer: AdamW::new(&config, parameters.count(), &objective.device())
                 .with_lr_scale(parameters.lr_scale()),
             decay: parameters.decay_mask(),
             early_stopping: EarlyStopping::new(patience(&config))?,
-            model,
+            objective,
             parameters,
             config,
             set,
@@ -271,7 +283,8 @@ impl<'a> Trainer<'a> {
             .iter()
             .map(|rows| collate(self.set.examples, rows, self.set.collate))
             .collect();
-        let targets: usize = micro.iter().map(|b| b.target_tokens).sum();
+        let counts: Vec<usize> = micro.iter().map(|b| self.objective.targets(b)).collect();
+        let targets: usize = counts.iter().sum();
         if targets == 0 {
             return Err(TrainError::NoTargets {
                 step: index + 1,
@@ -280,25 +293,18 @@ impl<'a> Trainer<'a> {
         }
 
         let mut sum = Accumulated::new(&self.parameters);
-        for (number, batch) in micro
-            .iter()
-            .enumerate()
-            .filter(|(_, b)| b.target_tokens > 0)
-        {
+        for (number, (batch, &count)) in micro.iter().zip(&counts).enumerate() {
+            if count == 0 {
+                continue;
+            }
             let scale = match self.config.loss_normalization {
                 LossNormalization::Tokens => 1.0 / targets as f64,
-                LossNormalization::MicroBatch => 1.0 / (micro.len() * batch.target_tokens) as f64,
+                LossNormalization::MicroBatch => 1.0 / (micro.len() * count) as f64,
             };
             let seed = dropout_seed(self.config.seed, index, number as u64);
-            accumulate(
-                self.model,
-                &self.parameters,
-                batch,
-                scale,
-                seed,
-                self.options(batch),
-                &mut sum,
-            );
+            let options = self.options(batch);
+            self.objective
+                .accumulate(&self.parameters, batch, scale, seed, options, &mut sum);
         }
         let loss = to_scalar(sum.loss.clone());
         let gradient = sum.flat(&self.parameters);
@@ -347,7 +353,7 @@ impl<'a> Trainer<'a> {
         let recompute = match self.config.recompute {
             Recompute::On => true,
             Recompute::Off => false,
-            Recompute::Auto => self.activation_bytes(batch) > ACTIVATION_BUDGET,
+            Recompute::Auto => self.objective.activation_bytes(batch) > ACTIVATION_BUDGET,
         };
         let loss_chunk = if self.config.fused_loss {
             LOSS_CHUNK
@@ -358,15 +364,6 @@ impl<'a> Trainer<'a> {
             recompute,
             loss_chunk,
         }
-    }
-
-    /// A rough count of what one tape over all blocks would hold.
-    fn activation_bytes(&self, batch: &Batch) -> usize {
-        let c = &self.model.config;
-        let tokens = batch.rows * batch.width;
-        let per_token =
-            16 * c.hidden_size + 6 * c.intermediate_size + 4 * c.num_attention_heads * batch.width;
-        4 * tokens * per_token * self.model.blocks.len()
     }
 
     fn evaluate_if_due(
@@ -382,19 +379,16 @@ impl<'a> Trainer<'a> {
         else {
             return Ok(Verdict::default());
         };
-        let adapted = self.model.with(&self.parameters.overlay());
-        let failed = |source| TrainError::Evaluation { step, source };
-        let losses = evaluate(&adapted, set).map_err(failed)?;
-        let eval_loss = losses.loss().map_err(failed)?;
-        let verdict = self.early_stopping.update(step, eval_loss);
+        let scores = self.objective.evaluate(&self.parameters, set, step)?;
+        let verdict = self.early_stopping.update(step, scores.loss);
         observer.on_eval(&EvalRecord {
             step,
             epoch,
-            eval_loss,
-            perplexity: eval_loss.exp(),
-            tokens: losses.tokens(),
+            eval_loss: scores.loss,
+            perplexity: scores.perplexity,
+            tokens: scores.targets,
             best: verdict.is_best,
-            metrics: BTreeMap::new(),
+            metrics: scores.metrics,
         });
         Ok(Verdict {
             improved: verdict.is_best,
@@ -472,19 +466,6 @@ impl<'a> Trainer<'a> {
             n => format!("{}, … ({n} rows)", rows[..8].join(", ")),
         }
     }
-}
-
-/// Losses of `model` over `set`, one entry per row of its plan: per example, in order, for the
-/// sequential unpacked plan that evaluations use.
-pub fn evaluate(model: &Llama, set: &TrainSet<'_>) -> Result<TokenLosses, PerplexityError> {
-    let mut losses = TokenLosses::default();
-    for rows in set.plan.epoch(0) {
-        let batch = collate(set.examples, &rows, set.collate);
-        for row in model.row_losses(&batch) {
-            losses.push(row.nll, row.tokens as u64)?;
-        }
-    }
-    Ok(losses)
 }
 
 /// What an evaluation means for the run.

@@ -93,6 +93,7 @@ fn full_batch(rows: usize, width: usize, vocab: usize) -> Batch {
         width,
         labels: input_ids.iter().map(|&id| id as i32).collect(),
         input_ids,
+        token_type_ids: Vec::new(),
         position_ids: (0..rows).flat_map(|_| 0..width as u32).collect(),
         segment_ids: vec![1; rows * width],
         target_tokens: rows * (width - 1),

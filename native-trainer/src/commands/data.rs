@@ -3,10 +3,10 @@
 use std::io::IsTerminal;
 
 use anyhow::Result;
-use qloom_core::data::{DataReport, Piece, preview};
+use qloom_core::data::{DataReport, Piece, Task, preview};
 
 use super::Common;
-use crate::base::{BaseFiles, check_vocabulary};
+use crate::base::{BaseFiles, check_rows};
 use crate::cli::DataArguments;
 use crate::config;
 use crate::report::{numbers, table};
@@ -19,10 +19,15 @@ const TRAINED: (&str, &str) = ("\x1b[30;42m", "\x1b[0m");
 pub(super) fn run(common: &Common, arguments: DataArguments) -> Result<()> {
     let config = config::load(&arguments.config, &arguments.set)?;
     let base = BaseFiles::open(&config.model.base)?;
-    let llama = base.llama_config()?;
+    let architecture = base.architecture()?;
     let tokenizer = base.tokenizer_for(&config.data)?;
-    check_vocabulary(&tokenizer, &llama, &base.name)?;
-    let data = Data::load(&config.data, &tokenizer, llama.max_position_embeddings)?;
+    check_rows(&tokenizer, architecture.vocab_size(), &base.name)?;
+    let data = Data::load_for(
+        &config.data,
+        &tokenizer,
+        architecture.context(),
+        architecture.task(),
+    )?;
     let shown: Vec<Vec<Piece>> = data
         .train
         .iter()
@@ -35,12 +40,18 @@ pub(super) fn run(common: &Common, arguments: DataArguments) -> Result<()> {
         return Ok(());
     }
     let mut header = vec![String::new(), "train".to_owned()];
-    let mut rows = summary(&data.report);
+    let mut rows = summary(&data.report, data.task);
     if let Some(eval) = &data.eval_report {
         header.push("held out".to_owned());
-        for (row, other) in rows.iter_mut().zip(summary(eval)) {
+        for (row, other) in rows.iter_mut().zip(summary(eval, data.task)) {
             row.extend(other.into_iter().skip(1));
         }
+    }
+    for label in &data.labels {
+        let of = |report: &DataReport| report.labels.get(label).copied().unwrap_or(0) as u64;
+        let mut row = vec![format!("label {label:?}"), numbers::count(of(&data.report))];
+        row.extend(data.eval_report.iter().map(|eval| numbers::count(of(eval))));
+        rows.push(row);
     }
     println!("{}", table::grid(&header, &rows, table::Look::stdout()));
     for (name, report) in [
@@ -53,19 +64,27 @@ pub(super) fn run(common: &Common, arguments: DataArguments) -> Result<()> {
     }
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     for (number, (pieces, example)) in shown.iter().zip(&data.train).enumerate() {
+        let trained = match example.class.and_then(|class| data.labels.get(class)) {
+            Some(label) if data.task == Task::SequenceClassification => {
+                format!("class {label:?}")
+            }
+            _ => format!("{} trained", example.target_tokens()),
+        };
         println!(
-            "\nexample {} ({}, {} tokens, {} trained):",
+            "\nexample {} ({}, {} tokens, {trained}):",
             number + 1,
             example.source,
             example.len(),
-            example.target_tokens()
         );
         println!("{}", highlight(pieces, colour));
     }
     Ok(())
 }
 
-fn summary(report: &DataReport) -> Vec<Vec<String>> {
+/// What a language model is trained on; an encoder is trained on every example's class, not on tokens.
+const CAUSAL_ONLY: [&str; 2] = ["rows without a trained token", "trained tokens"];
+
+fn summary(report: &DataReport, task: Task) -> Vec<Vec<String>> {
     let l = &report.lengths;
     let rows = [
         ("format", report.format.to_string()),
@@ -103,6 +122,7 @@ fn summary(report: &DataReport) -> Vec<Vec<String>> {
         ),
     ];
     rows.into_iter()
+        .filter(|(name, _)| task == Task::Causal || !CAUSAL_ONLY.contains(name))
         .map(|(name, value)| vec![name.to_owned(), value])
         .collect()
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use qloom_core::data::Format;
+use qloom_core::models::Architecture;
 
-use super::{Common, UsageError};
+use super::{Common, UsageError, classify};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::cli::EvalArguments;
 use crate::config::{self, RunConfig};
@@ -16,9 +17,13 @@ use crate::session::{Data, Scoring, load_adapter, long_examples};
 /// Scores base and adapter on the same held-out examples.
 pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
     let (config, adapter) = resolve(&arguments)?;
+    let base = BaseFiles::open(&config.model.base)?;
+    if let Architecture::Bert(bert) = base.architecture()? {
+        let batch = arguments.batch_size;
+        return classify::eval(common, config, adapter, batch, &base, &bert);
+    }
     let chosen = device::choose(&common.device)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
-    let base = BaseFiles::open(&config.model.base)?;
     let llama = base.llama_config()?;
     let tokenizer = base.tokenizer_for(&config.data)?;
     check_vocabulary(&tokenizer, &llama, &base.name)?;

@@ -3,12 +3,13 @@
 use anyhow::{Context, Result};
 use qloom_core::data::{DataConfig, Encoder, Task};
 use qloom_core::generation::{Generated, Generator, SamplingConfig};
+use qloom_core::models::Architecture;
 use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::{Message, Tokenizer};
 use serde_json::{Value, json};
 
 use super::eval::parse_format;
-use super::{Common, UsageError};
+use super::{Common, UsageError, classify};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::cli::{GenerateArguments, SamplingArguments};
 use crate::device;
@@ -28,9 +29,12 @@ struct Prompt {
 /// Answers every prompt with the base, and with the adapter where there is one.
 pub(super) fn run(common: &Common, arguments: GenerateArguments) -> Result<()> {
     let sampling = sampling(&arguments.sampling)?;
+    let base = BaseFiles::open(arguments.model.base.as_deref().unwrap_or_default())?;
+    if let Architecture::Bert(bert) = base.architecture()? {
+        return classify::predict(common, &arguments, &base, &bert);
+    }
     let chosen = device::choose(&common.device)?;
     let dtype = device::compute_type(&arguments.model.compute, &chosen)?;
-    let base = BaseFiles::open(arguments.model.base.as_deref().unwrap_or_default())?;
     let config = base.llama_config()?;
     let tokenizer = base.tokenizer()?;
     check_vocabulary(&tokenizer, &config, &base.name)?;

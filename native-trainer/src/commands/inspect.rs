@@ -4,14 +4,16 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use qloom_core::adapters::Receipt;
-use qloom_core::weights::sha256_hex;
+use qloom_core::models::Architecture;
+use qloom_core::models::bert::{BertConfig, Prefixed};
+use qloom_core::weights::{WeightSource, sha256_hex};
 use serde_json::{Value, json};
 
 use super::Common;
 use crate::base::BaseFiles;
 use crate::cli::InspectArguments;
 use crate::files::{atomic, listing, read};
-use crate::session::{latest, read_adapter};
+use crate::session::{labels_of, latest, read_adapter};
 
 /// Prints facts about a base, an adapter, checkpoints or a run.
 pub(super) fn run(common: &Common, arguments: InspectArguments) -> Result<()> {
@@ -90,6 +92,7 @@ fn adapter(path: &Path) -> Result<Value> {
         "bytes": std::fs::metadata(path.join("adapter_model.safetensors"))?.len(),
         "peft_type": adapter.config.peft_type,
         "task_type": adapter.config.task_type,
+        "labels": labels_of(path)?,
         "rank": ranks,
         "alpha": adapter.config.lora_alpha,
         "rslora": adapter.config.use_rslora,
@@ -121,7 +124,10 @@ fn resave(path: &Path, out: &Path) -> Result<()> {
 
 fn base(path: &Path) -> Result<Value> {
     let files = BaseFiles::open(&path.display().to_string())?;
-    let config = files.llama_config()?;
+    let config = match files.architecture()? {
+        Architecture::Llama(config) => config,
+        Architecture::Bert(config) => return encoder(&files, &config),
+    };
     let parameters: usize = config
         .expected_tensors()
         .iter()
@@ -137,6 +143,35 @@ fn base(path: &Path) -> Result<Value> {
         "kv_heads": config.num_key_value_heads,
         "vocab_size": config.vocab_size,
         "context": config.max_position_embeddings,
+        "weight_bytes": files.weight_bytes(),
+        "quantized": files.is_quantized()?,
+        "target_modules": qloom_core::adapters::valid_targets(&config.linear_modules()),
+        "fingerprint": files.fingerprint()?,
+    }))
+}
+
+fn encoder(files: &BaseFiles, config: &BertConfig) -> Result<Value> {
+    let source = files.source()?;
+    let source = Prefixed::new(&source, config.family);
+    let head = config.head_tensors(config.num_labels);
+    let has = |name: &str| source.contains(name);
+    let parameters: usize = config
+        .expected_tensors(config.num_labels)
+        .iter()
+        .filter(|(name, _)| has(name))
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum();
+    Ok(json!({
+        "kind": "base",
+        "architecture": format!("{:?}", config.family),
+        "parameters": parameters,
+        "hidden_size": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "vocab_size": config.vocab_size,
+        "context": config.max_position_embeddings,
+        "classification_head": head.iter().all(|(name, _)| has(name)),
+        "labels": config.labels,
         "weight_bytes": files.weight_bytes(),
         "quantized": files.is_quantized()?,
         "target_modules": qloom_core::adapters::valid_targets(&config.linear_modules()),

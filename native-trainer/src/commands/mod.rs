@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod check;
+mod classify;
 pub(crate) mod columns;
 mod completions;
 mod convert;

@@ -1,8 +1,10 @@
 //! `trainer plan`: predicted memory and time, and what to change to fit.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
-use qloom_core::lora::{Method, adapter_values};
-use qloom_core::models::llama::LlamaConfig;
+use qloom_core::lora::{Method, adapter_values, head_modules};
+use qloom_core::models::Architecture;
 use serde::Serialize;
 
 use super::Common;
@@ -42,23 +44,96 @@ impl Memory {
     }
 }
 
+/// What of a model decides memory and time.
+struct Shape {
+    hidden: usize,
+    intermediate: usize,
+    heads: usize,
+    layers: usize,
+    /// Longest sequence.
+    context: usize,
+    /// Logits per target: the vocabulary, or the classes.
+    logits: usize,
+    /// Linears that can be adapted.
+    linears: Vec<(String, [usize; 2])>,
+    /// Values in the blocks' linears, which NF4 packs.
+    packed: usize,
+    /// All values.
+    all: usize,
+    /// Every tensor's name and shape.
+    tensors: Vec<(String, Vec<usize>)>,
+    /// Modules trained with every adapter: a classifier's head.
+    head: Vec<String>,
+}
+
+impl Shape {
+    fn of(architecture: &Architecture) -> Self {
+        let linears = architecture.linear_modules();
+        let (hidden, intermediate, heads, layers, logits, tensors) = match architecture {
+            Architecture::Llama(c) => (
+                c.hidden_size,
+                c.intermediate_size,
+                c.num_attention_heads,
+                c.num_hidden_layers,
+                c.vocab_size,
+                c.expected_tensors(),
+            ),
+            Architecture::Bert(c) => (
+                c.hidden_size,
+                c.intermediate_size,
+                c.num_attention_heads,
+                c.num_hidden_layers,
+                c.num_labels,
+                c.expected_tensors(c.num_labels),
+            ),
+        };
+        let head = match architecture {
+            Architecture::Llama(_) => Vec::new(),
+            Architecture::Bert(_) => head_modules(tensors.iter().map(|(name, _)| name.as_str())),
+        };
+        let values = tensors.iter().map(|(_, s)| s.iter().product::<usize>());
+        Self {
+            all: values.sum(),
+            packed: in_blocks(&linears).map(|[o, i]| o * i).sum(),
+            context: architecture.context(),
+            hidden,
+            intermediate,
+            heads,
+            layers,
+            logits,
+            linears,
+            tensors,
+            head,
+        }
+    }
+}
+
+/// Shapes of the linears of numbered blocks.
+fn in_blocks(linears: &[(String, [usize; 2])]) -> impl Iterator<Item = [usize; 2]> {
+    let numbered = |path: &str| path.split('.').any(|part| part.parse::<usize>().is_ok());
+    linears
+        .iter()
+        .filter(move |(path, _)| numbered(path))
+        .map(|(_, shape)| *shape)
+}
+
 /// Prints the prediction for the CPU, a 6 GB card and what else is there.
 pub(super) fn run(common: &Common, arguments: PlanArguments) -> Result<()> {
     let config = config::load(&arguments.config, &arguments.set)?;
     let base = BaseFiles::open(&config.model.base)?;
-    let llama = base.llama_config()?;
-    let tokens = tokens_per_micro_batch(&config, &llama)?;
-    let trained = trained_values(&config, &llama)?;
+    let shape = Shape::of(&base.architecture()?);
+    let tokens = tokens_per_micro_batch(&config, &shape)?;
+    let trained = trained_values(&config, &shape)?;
     let half = config.model.compute != "f32";
-    let cpu = memory(&config, &llama, trained, tokens, 4.0);
+    let cpu = memory(&config, &shape, trained, tokens, 4.0);
     let gpu = memory(
         &config,
-        &llama,
+        &shape,
         trained,
         tokens,
         if half { 2.0 } else { 4.0 },
     );
-    let flops = step_flops(&llama, tokens) * config.train.grad_accumulation as f64;
+    let flops = step_flops(&shape, tokens) * config.train.grad_accumulation as f64;
     if common.json {
         let json = serde_json::json!({
             "tokens_per_micro_batch": tokens, "method": config.lora.method.to_string(), "trained_values": trained,
@@ -134,60 +209,41 @@ pub(super) fn run(common: &Common, arguments: PlanArguments) -> Result<()> {
     Ok(())
 }
 
-fn tokens_per_micro_batch(config: &RunConfig, llama: &LlamaConfig) -> Result<usize> {
-    Ok(config.train.batch_size
-        * config
-            .data
-            .resolve_max_length(llama.max_position_embeddings)?)
+fn tokens_per_micro_batch(config: &RunConfig, shape: &Shape) -> Result<usize> {
+    Ok(config.train.batch_size * config.data.resolve_max_length(shape.context)?)
 }
 
 /// Values the method trains, by where they end: in the adapter's pairs, or as whole weights.
-fn trained_values(config: &RunConfig, llama: &LlamaConfig) -> Result<usize> {
-    let tensors = llama.expected_tensors();
+fn trained_values(config: &RunConfig, shape: &Shape) -> Result<usize> {
     let size = |shape: &[usize]| shape.iter().product::<usize>();
     if config.lora.method == Method::Full {
-        return Ok(tensors.iter().map(|(_, shape)| size(shape)).sum());
+        return Ok(shape.all);
     }
-    let lora = with_head(&config.lora, llama);
-    let saved = lora.modules_to_save.iter().map(|module| {
-        let suffix = format!(".{module}.weight");
-        let named = tensors
+    let lora = with_head(&config.lora, &shape.tensors);
+    let modules = lora.modules_to_save.iter().chain(&shape.head);
+    let modules: BTreeSet<&str> = modules.map(String::as_str).collect();
+    let saved = modules.into_iter().map(|module| {
+        let inside = format!(".{module}.");
+        let named = shape
+            .tensors
             .iter()
-            .filter(|(name, _)| format!(".{name}").ends_with(&suffix));
+            .filter(|(name, _)| format!(".{name}").contains(&inside));
         let values: usize = named.map(|(_, shape)| size(shape)).sum();
-        match (module.as_str(), values) {
-            ("lm_head", 0) => llama.vocab_size * llama.hidden_size,
+        match (module, values) {
+            ("lm_head", 0) => shape.logits * shape.hidden,
             _ => values,
         }
     });
     let saved: usize = saved.sum();
-    Ok(saved + adapter_values(&lora, &llama.linear_modules())?)
+    Ok(saved + adapter_values(&lora, &shape.linears)?)
 }
 
-fn memory(
-    config: &RunConfig,
-    llama: &LlamaConfig,
-    trained: usize,
-    tokens: usize,
-    width: f64,
-) -> Memory {
-    let linears = llama.linear_modules();
-    let packed: usize = linears
-        .iter()
-        .filter(|(p, _)| p.contains("layers"))
-        .map(|(_, [o, i])| o * i)
-        .sum();
-    let largest = linears
-        .iter()
-        .filter(|(p, _)| p.contains("layers"))
-        .map(|(_, [o, i])| o * i)
+fn memory(config: &RunConfig, shape: &Shape, trained: usize, tokens: usize, width: f64) -> Memory {
+    let (packed, all) = (shape.packed, shape.all);
+    let largest = in_blocks(&shape.linears)
+        .map(|[o, i]| o * i)
         .max()
         .unwrap_or(0);
-    let all: usize = llama
-        .expected_tensors()
-        .iter()
-        .map(|(_, s)| s.iter().product::<usize>())
-        .sum();
     let nf4 = config.model.quantization == "nf4";
     let per_packed = match (nf4, config.model.double_quant) {
         (true, true) => NF4_BYTES,
@@ -195,31 +251,25 @@ fn memory(
         _ => width,
     };
     let length = tokens / config.train.batch_size.max(1);
-    let scores = llama.num_attention_heads * length;
-    let per_token = 16 * llama.hidden_size + 6 * llama.intermediate_size;
+    let scores = shape.heads * length;
+    let per_token = 16 * shape.hidden + 6 * shape.intermediate;
     let block = tokens as f64 * (width * per_token as f64 + 12.0 * scores as f64);
-    let layers = llama.num_hidden_layers as f64;
-    let inputs = tokens as f64 * llama.hidden_size as f64 * width * layers;
+    let layers = shape.layers as f64;
+    let inputs = tokens as f64 * shape.hidden as f64 * width * layers;
     Memory {
         frozen_weights: packed as f64 * per_packed + (all - packed) as f64 * width,
         adapter_and_optimizer: 16.0 * trained as f64,
         activations_recomputed: inputs + block,
         activations_kept: block * layers,
-        loss: 3.0 * 4.0 * llama.vocab_size as f64 * tokens.min(512) as f64,
+        loss: 3.0 * 4.0 * shape.logits as f64 * tokens.min(512) as f64,
         one_dense_weight: if nf4 { largest as f64 * width } else { 0.0 },
     }
 }
 
 /// Multiply-adds count two: forward, recomputed forward, and the input gradient.
-fn step_flops(llama: &LlamaConfig, tokens: usize) -> f64 {
-    let blocks: usize = llama
-        .linear_modules()
-        .iter()
-        .filter(|(p, _)| p.contains("layers"))
-        .map(|(_, [o, i])| o * i)
-        .sum();
-    let head = llama.vocab_size * llama.hidden_size;
-    2.0 * tokens as f64 * (3.0 * blocks as f64 + 2.0 * head as f64)
+fn step_flops(shape: &Shape, tokens: usize) -> f64 {
+    let head = shape.logits * shape.hidden;
+    2.0 * tokens as f64 * (3.0 * shape.packed as f64 + 2.0 * head as f64)
 }
 
 /// What to change for a 6 GB card.

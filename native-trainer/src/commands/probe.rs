@@ -8,10 +8,11 @@ use burn::tensor::Tensor;
 use qloom_core::data::{Batch, IGNORE};
 use qloom_core::host::to_vec;
 use qloom_core::lora::parameters_of;
+use qloom_core::models::Architecture;
 use qloom_core::train::{Accumulated, Parameters, StepOptions, accumulate};
 use qloom_core::weights::{OwnedTensor, serialize};
 
-use super::{Common, UsageError};
+use super::{Common, UsageError, classify};
 use crate::base::BaseFiles;
 use crate::cli::ProbeArguments;
 use crate::device;
@@ -27,6 +28,12 @@ pub(super) fn run(common: &Common, arguments: ProbeArguments) -> Result<()> {
     let dtype = device::compute_type(&arguments.model.compute, &chosen)?;
     let base = BaseFiles::open(arguments.model.base.as_deref().unwrap_or_default())?;
     let ids = read_rows(&arguments.ids)?;
+    if let Architecture::Bert(_) = base.architecture()? {
+        // Checks the padding as for a language model.
+        batch(&ids, None)?;
+        let tensors = classify::probe(&arguments, &chosen, &base, &ids)?;
+        return finish(common, &arguments, tensors);
+    }
     let labels = arguments.labels.as_deref().map(read_rows).transpose()?;
     let batch = batch(&ids, labels.as_deref())?;
     let config = base.llama_config()?;
@@ -97,6 +104,15 @@ pub(super) fn run(common: &Common, arguments: ProbeArguments) -> Result<()> {
             tensors.push((name, OwnedTensor::from_f32(spec.shape, &values)?));
         }
     }
+    finish(common, &arguments, tensors)
+}
+
+/// Writes the tensors.
+fn finish(
+    common: &Common,
+    arguments: &ProbeArguments,
+    mut tensors: Vec<(String, OwnedTensor)>,
+) -> Result<()> {
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     atomic::write_file(&arguments.out, &serialize(&tensors, &BTreeMap::new())?)?;
     if common.json {
@@ -158,6 +174,7 @@ fn batch(ids: &[Vec<i64>], labels: Option<&[Vec<i64>]>) -> Result<Batch> {
             .map(|&id| if id == PADDING { 0 } else { id as u32 })
             .collect(),
         labels: flat(labels).into_iter().map(|label| label as i32).collect(),
+        token_type_ids: Vec::new(),
         position_ids: (0..rows).flat_map(|_| 0..width as u32).collect(),
         segment_ids: ids.iter().map(|&id| u32::from(id != PADDING)).collect(),
         target_tokens: 0,

@@ -34,7 +34,7 @@ pub(super) fn print(common: &Common, result: &RunResult) -> Result<()> {
     let mut facts = vec![
         ("method", summary.method.clone()),
         ("optimizer steps", numbers::count(result.outcome.steps)),
-        ("target tokens", numbers::count(result.outcome.tokens)),
+        ("targets", numbers::count(result.outcome.tokens)),
         (
             "trained values",
             numbers::count(summary.trained_values as u64),

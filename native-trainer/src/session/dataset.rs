@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qloom_core::data::{
-    DataConfig, DataReport, Encoder, Example, FileKind, ReadOptions, Record, Records, Row,
+    DataConfig, DataReport, Encoder, Example, FileKind, Labels, ReadOptions, Record, Records, Row,
     SourceLine, Task, parse_records, split_rows,
 };
 use qloom_core::tokenizer::Tokenizer;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::commands::UsageError;
 use crate::files::records::{Content, read_content};
 use crate::hub::{fetch::Hub, reference::DatasetRef, settings::HubSettings};
-use crate::progress::{Mode, task};
+use crate::progress::{Mode, task as progress};
 
 /// Examples to train on and to hold out, and what there is to say about them.
 #[derive(Debug)]
@@ -28,13 +29,27 @@ pub(crate) struct Data {
     pub(crate) eval_report: Option<DataReport>,
     /// Label words, for classification data.
     pub(crate) labels: Vec<String>,
+    /// Raw label to word, for classification data: `data.label_names` that gives these classes again.
+    pub(crate) label_names: Map<String, Value>,
+    /// What the examples are for.
+    pub(crate) task: Task,
     /// Longest example in tokens.
     pub(crate) max_length: usize,
 }
 
 impl Data {
-    /// Reads, splits and encodes what `config` names, for a base with `context` positions.
+    /// Reads, splits and encodes what `config` names, for a language model with `context` positions.
     pub(crate) fn load(config: &DataConfig, tokenizer: &Tokenizer, context: usize) -> Result<Self> {
+        Self::load_for(config, tokenizer, context, Task::Causal)
+    }
+
+    /// Reads, splits and encodes what `config` names, for a base with `context` positions that does `task`.
+    pub(crate) fn load_for(
+        config: &DataConfig,
+        tokenizer: &Tokenizer,
+        context: usize,
+        task: Task,
+    ) -> Result<Self> {
         if config.train.is_empty() {
             return Err(UsageError::new("data.train is empty: name the training file, for example data.train = \"train.jsonl\"").into());
         }
@@ -47,10 +62,10 @@ impl Data {
         } else {
             given.rows
         };
-        Self::encode(
-            config,
-            tokenizer,
-            context,
+        let encoder = Encoder::new(config, &train_rows, tokenizer, task, context)?;
+        Self::encode_with(
+            &encoder,
+            task,
             &train_rows,
             bad,
             &eval_rows,
@@ -58,19 +73,21 @@ impl Data {
         )
     }
 
-    /// Encodes rows that are in memory already.
-    pub(crate) fn encode(
-        config: &DataConfig,
-        tokenizer: &Tokenizer,
-        context: usize,
+    fn encode_with(
+        encoder: &Encoder<'_>,
+        task: Task,
         train_rows: &[Row],
         bad: usize,
         eval_rows: &[Row],
         eval_bad: usize,
     ) -> Result<Self> {
-        let encoder = Encoder::new(config, train_rows, tokenizer, Task::Causal, context)?;
         let total = (train_rows.len() + eval_rows.len()) as u64;
-        let mut bar = task::Task::start(Mode::detect(false), "encoding", total, task::Unit::Items);
+        let mut bar = progress::Task::start(
+            Mode::detect(false),
+            "encoding",
+            total,
+            progress::Unit::Items,
+        );
         let train = encoder.encode(train_rows, bad, "the training set", &mut |done| {
             bar.at(done as u64)
         })?;
@@ -86,10 +103,9 @@ impl Data {
             }
         };
         bar.finish();
-        let labels = encoder
-            .formatter()
-            .labels()
-            .map_or_else(Vec::new, |l| l.words().to_vec());
+        let known = encoder.formatter().labels();
+        let labels = known.map_or_else(Vec::new, |l| l.words().to_vec());
+        let label_names = known.map_or_else(Map::new, Labels::to_names);
         let mut report = train.report;
         let (eval, eval_report) = match eval {
             Some(held) => {
@@ -105,22 +121,24 @@ impl Data {
             report,
             eval_report,
             labels,
+            label_names,
+            task,
             max_length,
         })
     }
 
     /// A hash over the tokens that are trained and their order.
     pub(crate) fn hash(&self) -> String {
-        hash_of(self.train.iter().chain(&self.eval))
+        hash_of(self.train.iter().chain(&self.eval), self.task)
     }
 
     /// The same over the held-out examples alone.
     pub(crate) fn hash_of_eval(&self) -> String {
-        hash_of(self.eval.iter())
+        hash_of(self.eval.iter(), self.task)
     }
 }
 
-fn hash_of<'a>(examples: impl Iterator<Item = &'a Example>) -> String {
+fn hash_of<'a>(examples: impl Iterator<Item = &'a Example>, task: Task) -> String {
     let mut hasher = Sha256::new();
     for example in examples {
         example
@@ -131,6 +149,11 @@ fn hash_of<'a>(examples: impl Iterator<Item = &'a Example>) -> String {
             .labels
             .iter()
             .for_each(|label| hasher.update(label.to_le_bytes()));
+        if task == Task::SequenceClassification {
+            let types = example.token_type_ids.iter();
+            types.for_each(|t| hasher.update(t.to_le_bytes()));
+            hasher.update((example.class.unwrap_or(usize::MAX) as u64).to_le_bytes());
+        }
         hasher.update([0xff]);
     }
     hasher

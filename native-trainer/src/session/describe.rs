@@ -1,7 +1,7 @@
 //! What a finished run says about itself: the adapter's model card and the run's page.
 
 use anyhow::Result;
-use qloom_core::data::DataReport;
+use qloom_core::data::{DataReport, Task};
 use qloom_core::lora::Method;
 
 use super::{Data, RunResult};
@@ -39,7 +39,10 @@ pub(crate) fn write(
         description: None,
         base: base.to_owned(),
         base_sha256: base_fingerprint.to_owned(),
-        pipeline: "text-generation".to_owned(),
+        pipeline: match data.task {
+            Task::Causal => "text-generation".to_owned(),
+            Task::SequenceClassification => "text-classification".to_owned(),
+        },
         license: None,
         settings: settings.clone(),
         data: data_used(config, data),
@@ -96,7 +99,7 @@ fn settings(config: &RunConfig, result: &RunResult) -> Vec<(String, String)> {
             numbers::count(summary.trained_values as u64),
         ),
         ("weights file", numbers::bytes(summary.bytes)),
-        ("target tokens", numbers::count(result.outcome.tokens)),
+        ("targets", numbers::count(result.outcome.tokens)),
         ("learning rate", numbers::learning_rate(config.train.lr)),
         ("seed", config.train.seed.to_string()),
     ];

@@ -169,7 +169,7 @@ impl Place {
 }
 
 /// Method and initialization for `qloom.json`.
-fn facts(config: &RunConfig) -> Map<String, Value> {
+pub(super) fn facts(config: &RunConfig) -> Map<String, Value> {
     let lora = &config.lora;
     let mut facts = Map::new();
     facts.insert("method".into(), lora.method.to_string().into());

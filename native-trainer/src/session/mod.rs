@@ -2,6 +2,8 @@
 
 mod artifact;
 mod base_scores;
+mod classifier;
+mod classifier_scores;
 pub(crate) mod cost;
 mod dataset;
 mod describe;
@@ -16,6 +18,8 @@ mod samples;
 mod scores;
 
 pub(crate) use artifact::Artifact;
+pub(crate) use classifier::{class_losses, class_names, labels_of, load_classifier};
+pub(crate) use classifier_scores::{ClassifierScores, compare_classifiers, describe_class};
 pub(crate) use dataset::{Data, read_all, read_one};
 pub(crate) use host::latest;
 pub(crate) use method::Summary;
@@ -67,6 +71,25 @@ pub(crate) fn read_adapter(adapter: &Path) -> Result<Adapter> {
 
 /// Reads the adapter in `folder`, checks that it belongs to `base`, and lays it over `model`.
 pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> Result<Overlay> {
+    let (adapter, _) = checked_adapter(adapter, base, |_| {
+        (
+            model.config.linear_modules(),
+            model.config.expected_tensors(),
+        )
+    })?;
+    Ok(overlay(&adapter, &model.device())?)
+}
+
+/// Modules and tensors an adapter is held to.
+type Expected = (Vec<(String, [usize; 2])>, Vec<(String, Vec<usize>)>);
+
+/// Reads an adapter and its receipt, and checks that they belong to `base`, whose modules and tensors for this adapter
+/// `expected` names.
+fn checked_adapter(
+    adapter: &Path,
+    base: &BaseFiles,
+    expected: impl FnOnce(&Adapter) -> Expected,
+) -> Result<(Adapter, Option<Receipt>)> {
     let folder = locate_adapter(adapter)?;
     let adapter = read_adapter(&folder)?;
     let wrong = || {
@@ -76,26 +99,26 @@ pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> R
             base.name
         )
     };
-    adapter
-        .validate(&model.config.linear_modules(), &tensors_of(&model.config))
-        .with_context(wrong)?;
+    let (linears, tensors) = expected(&adapter);
+    adapter.validate(&linears, &tensors).with_context(wrong)?;
     let path = folder.join(RECEIPT);
-    if path.is_file() {
-        let known = Receipt::from_json(&read(&path)?)?;
-        let template = base
-            .tokenizer()
-            .ok()
-            .and_then(|t| t.chat_template_source().map(str::to_owned));
-        let fingerprints = base.fingerprints()?;
-        let fingerprints: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
-        for warning in known
-            .check(&fingerprints, template.as_deref())
-            .with_context(wrong)?
-        {
-            eprintln!("warning: adapter {}: {warning}", folder.display());
-        }
+    if !path.is_file() {
+        return Ok((adapter, None));
     }
-    Ok(overlay(&adapter, &model.device())?)
+    let known = Receipt::from_json(&read(&path)?)?;
+    let template = base
+        .tokenizer()
+        .ok()
+        .and_then(|t| t.chat_template_source().map(str::to_owned));
+    let fingerprints = base.fingerprints()?;
+    let fingerprints: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
+    for warning in known
+        .check(&fingerprints, template.as_deref())
+        .with_context(wrong)?
+    {
+        eprintln!("warning: adapter {}: {warning}", folder.display());
+    }
+    Ok((adapter, Some(known)))
 }
 
 /// Every tensor an adapter may hold in full: the model's, and a head of its own where it is tied.

@@ -107,20 +107,27 @@ impl Observer for RunObserver {
     }
 
     fn on_eval(&mut self, r: &EvalRecord) {
-        self.write(
-            r,
-            r.step,
-            &[
-                ("eval/loss", r.eval_loss),
-                ("eval/perplexity", r.perplexity),
-            ],
-        );
+        let perplexity = r.perplexity.map(|p| ("perplexity", p));
+        let further = r
+            .metrics
+            .iter()
+            .map(|(name, &value)| (name.as_str(), value));
+        let named: Vec<(&str, f64)> = perplexity.into_iter().chain(further).collect();
+        let tags: Vec<(String, f64)> = std::iter::once(("loss", r.eval_loss))
+            .chain(named.iter().copied())
+            .map(|(name, value)| (format!("eval/{name}"), value))
+            .collect();
+        let scalars: Vec<(&str, f64)> = tags.iter().map(|(tag, v)| (tag.as_str(), *v)).collect();
+        self.write(r, r.step, &scalars);
         let best = if r.best { ", best so far" } else { "" };
+        let rest: String = named
+            .iter()
+            .map(|(name, value)| format!(", {name} {}", numbers::score(*value)))
+            .collect();
         self.note(&format!(
-            "step {}: held-out loss {}, perplexity {}{best}",
+            "step {}: held-out loss {}{rest}{best}",
             r.step,
-            numbers::score(r.eval_loss),
-            numbers::score(r.perplexity)
+            numbers::score(r.eval_loss)
         ));
     }
 

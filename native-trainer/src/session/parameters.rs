@@ -42,7 +42,7 @@ pub(super) fn initial_parameters(
         let parameters = Parameters::new(parameters_of(&adapter, config.lora.dropout)?, device);
         return Ok((parameters, adapter.config, Taken::Nothing));
     }
-    let lora = with_head(&config.lora, llama);
+    let lora = with_head(&config.lora, &llama.expected_tensors());
     let Fresh { mut tensors, taken } = match lora.method {
         Method::Head => Fresh::default(),
         _ => fresh(
@@ -62,11 +62,10 @@ pub(super) fn initial_parameters(
     Ok((parameters, peft, taken))
 }
 
-/// The configuration with the head among the modules to save, where the method is to train it.
-pub(crate) fn with_head(lora: &LoraConfig, llama: &LlamaConfig) -> LoraConfig {
+/// The configuration with the head among the modules to save, where the method is to train it. `tensors` are the model's.
+pub(crate) fn with_head(lora: &LoraConfig, tensors: &[(String, Vec<usize>)]) -> LoraConfig {
     let mut lora = lora.clone();
     if lora.method == Method::Head {
-        let tensors = llama.expected_tensors();
         for module in head_modules(tensors.iter().map(|(name, _)| name.as_str())) {
             if !lora.modules_to_save.contains(&module) {
                 lora.modules_to_save.push(module);

@@ -7,13 +7,15 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use burn::tensor::DType;
 use qloom_core::data::{BatchOptions, BatchPlan, CollateOptions, DataConfig};
+use qloom_core::models::Architecture;
 use qloom_core::models::llama::{
     self, BaseQuantization, Llama, LlamaConfig, LoadOptions, random_weights,
 };
 use qloom_core::tokenizer::Tokenizer;
-use qloom_core::train::{Outcome, Parameters, Stop, TrainSet, Trainer};
+use qloom_core::train::{Objective, Outcome, Parameters, Stop, TrainSet, Trainer};
 use serde_json::{Map, Value, json};
 
+use super::classifier;
 use super::describe;
 use super::host::{BEST, RunHost};
 use super::method::{self, Summary};
@@ -67,6 +69,9 @@ pub(crate) fn train(
     let chosen = device::choose(device_name)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
     let base = BaseFiles::open(&config.model.base)?;
+    if let Architecture::Bert(bert) = base.architecture()? {
+        return classifier::train(config, &chosen, dtype, resume, data, &base, &bert, task);
+    }
     let llama_config = base.llama_config()?;
     let tokenizer = base.tokenizer_for(&config.data)?;
     check_vocabulary(&tokenizer, &llama_config, &base.name)?;
@@ -183,14 +188,14 @@ pub(crate) fn pretrain(
     run.result(outcome, Vec::new(), Vec::new(), examples, summary, folder)
 }
 
-struct Run {
-    dir: RunDir,
+pub(super) struct Run {
+    pub(super) dir: RunDir,
     /// What the result is, for `metrics.json`.
-    result: Value,
+    pub(super) result: Value,
 }
 
 impl Run {
-    fn open(config: &RunConfig, resume: bool) -> Result<Self> {
+    pub(super) fn open(config: &RunConfig, resume: bool) -> Result<Self> {
         let path = PathBuf::from(&config.output.dir);
         let dir = if resume {
             RunDir::resume(&path)?
@@ -216,10 +221,10 @@ impl Run {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn descend(
+    pub(super) fn descend(
         &self,
         config: &RunConfig,
-        model: &Llama,
+        objective: &dyn Objective,
         parameters: Parameters,
         data: &Data,
         artifact: &Artifact,
@@ -238,7 +243,14 @@ impl Run {
             .then(|| eval_set(config, data, tokenizer))
             .transpose()?;
         let print = fingerprint_of(config, data)?;
-        let mut trainer = Trainer::new(model, parameters, config.train.clone(), set, eval, print)?;
+        let mut trainer = Trainer::new(
+            objective,
+            parameters,
+            config.train.clone(),
+            set,
+            eval,
+            print,
+        )?;
         let mut resumed_at = None;
         if resume {
             let checkpoint = latest(&self.checkpoints())?;
@@ -287,7 +299,7 @@ impl Run {
     }
 
     /// Makes the best artifact (the last one, where nothing was held out) the run's result.
-    fn finish_artifact(&self, name: &str) -> Result<()> {
+    pub(super) fn finish_artifact(&self, name: &str) -> Result<()> {
         let best = self.checkpoints().join(BEST);
         let from = if best.is_dir() {
             best
@@ -350,9 +362,19 @@ impl Run {
     }
 
     fn write_metrics(&self, base: &ModelScores, adapted: &ModelScores, data: &Data) -> Result<()> {
+        self.write_scores(base.to_json(), adapted.to_json(), data)
+    }
+
+    /// Writes `metrics.json`.
+    pub(super) fn write_scores(
+        &self,
+        base: Map<String, Value>,
+        adapted: Map<String, Value>,
+        data: &Data,
+    ) -> Result<()> {
         let metrics = json!({
-            "base": base.to_json(),
-            "adapted": adapted.to_json(),
+            "base": base,
+            "adapted": adapted,
             "result": self.result,
             "data": {
                 "train_examples": data.train.len(),
@@ -369,7 +391,7 @@ impl Run {
         Ok(LossCurve::from_rows(&jsonl::read_rows(&self.dir.log())?))
     }
 
-    fn result(
+    pub(super) fn result(
         &self,
         outcome: Outcome,
         metrics: Vec<Metric>,
@@ -406,7 +428,11 @@ fn eval_batch(config: &RunConfig) -> usize {
     }
 }
 
-fn eval_set<'a>(config: &RunConfig, data: &'a Data, tokenizer: &Tokenizer) -> Result<TrainSet<'a>> {
+pub(super) fn eval_set<'a>(
+    config: &RunConfig,
+    data: &'a Data,
+    tokenizer: &Tokenizer,
+) -> Result<TrainSet<'a>> {
     Ok(TrainSet {
         examples: &data.eval,
         plan: BatchPlan::new(&data.eval, BatchOptions::sequential(eval_batch(config)))?,
@@ -501,7 +527,7 @@ fn new_config(shape: &PretrainConfig, tokenizer: &Tokenizer) -> Result<LlamaConf
     Ok(LlamaConfig::from_json(&serde_json::to_vec(&json)?)?)
 }
 
-fn warn(data: &Data) {
+pub(super) fn warn(data: &Data) {
     for (what, report) in [
         ("training", Some(&data.report)),
         ("held-out", data.eval_report.as_ref()),

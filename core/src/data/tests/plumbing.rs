@@ -312,6 +312,7 @@ fn collate_pads_by_position_and_counts_targets() {
                 }
             })
             .collect(),
+        token_type_ids: Vec::new(),
         source: SourceLine {
             file: "f".into(),
             line: 1,

@@ -8,11 +8,11 @@ use burn::backend::TensorMetadata;
 use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
-use super::Wanted;
 use super::layout::{Bias, Block, Heads, Sizes, with_adjacent_features};
 use super::matmul::{View, multiply};
 use super::output::Output;
 use super::softmax::{gradient_row, softmax_row};
+use super::{Dropout, Wanted};
 use crate::kernels::cpu::for_each_task;
 use crate::kernels::swiglu::flex::{self, contiguous};
 use crate::kernels::swiglu::vector::Isa;
@@ -25,6 +25,7 @@ struct Problem<'a> {
     v: Heads<'a>,
     bias: Bias<'a>,
     scale: f32,
+    dropout: Dropout,
     isa: Isa,
 }
 
@@ -51,6 +52,20 @@ impl Problem<'_> {
             softmax_row(self.isa, scores, self.bias.row(row, block, i, span));
         }
     }
+
+    /// Drops among probabilities of a block, or among their gradients, over the keys of `span`.
+    fn drop(&self, row: usize, block: &Block, span: (usize, usize), p: &mut [f32]) {
+        if self.dropout.is_none() {
+            return;
+        }
+        for (i, p) in p.chunks_exact_mut(span.1 - span.0).enumerate() {
+            let (head, query) = match block.stacked {
+                true => (block.head + i, block.token),
+                false => (block.head, block.token + i),
+            };
+            self.dropout.apply(self.isa, row, head, query, span.0, p);
+        }
+    }
 }
 
 /// See [`super::AttentionOps::grouped_attention`].
@@ -60,6 +75,7 @@ pub(super) fn attention(
     v: FlexTensor,
     bias: FlexTensor,
     scale: f64,
+    dropout: Dropout,
 ) -> FlexTensor {
     let dtype = TensorMetadata::dtype(&q);
     let [q, k, v] = [q, k, v].map(with_adjacent_features);
@@ -72,6 +88,7 @@ pub(super) fn attention(
         v: Heads::new(&v),
         bias: Bias::new(bias.storage::<f32>(), n),
         scale: scale as f32,
+        dropout,
         isa: Isa::detect(),
     };
     let mut y = vec![0.0; n.rows * n.width * n.heads * n.dim];
@@ -102,6 +119,7 @@ fn forward_strand(
         }
         let p = &mut scores[..block.count * seen];
         problem.probabilities(row, kv_head, &block, span, p);
+        problem.drop(row, &block, span, p);
         let mixed = &mut mixed[..block.count * n.dim];
         let p = View::new(p, block.count, seen, seen);
         multiply(
@@ -126,6 +144,7 @@ fn write_block(out: &Output<'_>, n: Sizes, row: usize, block: &Block, values: &[
 }
 
 /// See [`super::AttentionOps::grouped_attention_gradients`].
+#[allow(clippy::too_many_arguments)]
 pub(super) fn gradients(
     q: FlexTensor,
     k: FlexTensor,
@@ -133,6 +152,7 @@ pub(super) fn gradients(
     bias: FlexTensor,
     dy: FlexTensor,
     scale: f64,
+    dropout: Dropout,
     wanted: Wanted,
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
     let dtypes = [&q, &k, &v].map(TensorMetadata::dtype);
@@ -147,6 +167,7 @@ pub(super) fn gradients(
         v: Heads::new(&v),
         bias: Bias::new(bias.storage::<f32>(), n),
         scale: scale as f32,
+        dropout,
         isa: Isa::detect(),
     };
     let mut dq = vec![0.0; q_shape.num_elements()];
@@ -175,7 +196,7 @@ struct Outputs<'a> {
     dv: Output<'a>,
 }
 
-/// One key head: `dv = Pᵀ dy`, `dS = scale P (dP - sum(P dP))` with `dP = dy vᵀ`, `dq = dS k`, `dk = dSᵀ q`.
+/// One key head, `M` being the mask of dropout: `dv = (M P)ᵀ dy`, `dS = scale P (dP - sum(P dP))` with `dP = M (dy vᵀ)`, `dq = dS k`, `dk = dSᵀ q`.
 fn backward_head(
     problem: &Problem<'_>,
     row: usize,
@@ -201,16 +222,19 @@ fn backward_head(
         let dy = View::new(&dy[offset..], block.count, n.dim, stride);
         let p = &mut scores[..block.count * seen];
         problem.probabilities(row, kv_head, &block, span, p);
+        let ds = &mut slopes[..block.count * seen];
         if wanted.v {
-            let p = View::new(p, block.count, seen, seen);
+            ds.copy_from_slice(p);
+            problem.drop(row, &block, span, ds);
+            let p = View::new(ds, block.count, seen, seen);
             multiply(&mut dv[at.clone()], p.transpose(), dy, 1.0, true);
         }
         if !wanted.q && !wanted.k {
             continue;
         }
-        let ds = &mut slopes[..block.count * seen];
         let values = problem.v.tokens(row, kv_head, span.0, seen);
         multiply(ds, dy, values.transpose(), 1.0, false);
+        problem.drop(row, &block, span, ds);
         for (p, ds) in p.chunks_exact(seen).zip(ds.chunks_exact_mut(seen)) {
             gradient_row(problem.isa, p, ds, problem.scale);
         }

@@ -2,9 +2,9 @@
 //! values are never repeated.
 
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{FloatDType, Shape};
+use burn::tensor::{FloatDType, Shape, TensorData};
 
-use super::Wanted;
+use super::{Dropout, Wanted};
 
 /// Sizes of one problem.
 #[derive(Clone, Copy)]
@@ -71,6 +71,17 @@ fn probabilities<B: Backend>(
     B::float_reshape(B::softmax(scores, 3), grouped)
 }
 
+/// `x`, `[rows, kv_heads, grouped, keys]`, times the mask.
+fn dropped<B: Backend>(x: FloatTensor<B>, n: Sizes, dropout: Dropout) -> FloatTensor<B> {
+    if dropout.is_none() {
+        return x;
+    }
+    let mask = dropout.mask(n.rows, n.heads, n.width, n.keys);
+    let shape = [n.rows, n.kv_heads, n.grouped(), n.keys];
+    let mask = B::float_from_data(TensorData::new(mask, shape), &x.device());
+    B::float_mul(x, mask)
+}
+
 /// See [`super::AttentionOps::grouped_attention`].
 pub(super) fn attention<B: Backend>(
     q: FloatTensor<B>,
@@ -78,15 +89,19 @@ pub(super) fn attention<B: Backend>(
     v: FloatTensor<B>,
     bias: FloatTensor<B>,
     scale: f64,
+    dropout: Dropout,
 ) -> FloatTensor<B> {
     let (n, dtype) = (Sizes::of::<B>(&q, &k), q.dtype());
-    let p = B::float_cast(probabilities::<B>(q, k, bias, scale), dtype.into());
+    let p = dropped::<B>(probabilities::<B>(q, k, bias, scale), n, dropout);
+    let p = B::float_cast(p, dtype.into());
     let y = n.ungroup::<B>(B::float_matmul(p, B::float_swap_dims(v, 1, 2)));
     B::float_reshape(y, Shape::from([n.rows, n.width, n.heads * n.dim]))
 }
 
-/// See [`super::AttentionOps::grouped_attention_gradients`]. With `P` the probabilities and `dP = dy vᵀ`: `dv = Pᵀ dy`,
+/// See [`super::AttentionOps::grouped_attention_gradients`]. With `P` the probabilities, `M` the mask of dropout
+/// and `dP = M (dy vᵀ)`: `dv = (M P)ᵀ dy`,
 /// `dS = P (dP - sum(P dP))`, `dq = scale dS k`, `dk = scale dSᵀ q`.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn gradients<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
@@ -94,6 +109,7 @@ pub(super) fn gradients<B: Backend>(
     bias: FloatTensor<B>,
     dy: FloatTensor<B>,
     scale: f64,
+    dropout: Dropout,
     wanted: Wanted,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let (n, dtype, device) = (Sizes::of::<B>(&q, &k), q.dtype(), q.device());
@@ -102,7 +118,8 @@ pub(super) fn gradients<B: Backend>(
     let dy = n.group::<B>(B::float_reshape(dy, q_shape.clone()));
     let p = probabilities::<B>(q.clone(), k.clone(), bias, scale);
     let dv = if wanted.v {
-        let p = B::float_swap_dims(B::float_cast(p.clone(), dtype.into()), 2, 3);
+        let p = dropped::<B>(p.clone(), n, dropout);
+        let p = B::float_swap_dims(B::float_cast(p, dtype.into()), 2, 3);
         B::float_swap_dims(B::float_matmul(p, dy.clone()), 1, 2)
     } else {
         nothing(kv_shape.clone())
@@ -111,7 +128,7 @@ pub(super) fn gradients<B: Backend>(
         return (nothing(q_shape), nothing(kv_shape), dv);
     }
     let dp = B::float_matmul(dy, B::float_permute(v, &[0, 2, 3, 1]));
-    let dp = B::float_cast(dp, FloatDType::F32);
+    let dp = dropped::<B>(B::float_cast(dp, FloatDType::F32), n, dropout);
     let mean = B::float_sum_dim(B::float_mul(p.clone(), dp.clone()), 3);
     let ds = B::float_mul_scalar(B::float_mul(p, B::float_sub(dp, mean)), scale.into());
     let ds = B::float_cast(ds, dtype.into());

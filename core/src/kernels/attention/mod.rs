@@ -7,6 +7,7 @@
 //! | `generic.rs` | the same from burn's own operations, for GPUs |
 //! | `cpu.rs` | query tiles against the keys their bias lets them see; hidden blocks are skipped |
 //! | `layout.rs`, `matmul.rs`, `softmax.rs`, `output.rs` | its parts: where numbers lie, products of views, rows of scores, results in disjoint places |
+//! | `dropout.rs` | dropping probabilities while training |
 //! | `backward.rs` | the gradients; `q`, `k`, `v` and the bias are kept, the probabilities computed again |
 //!
 //! Sources: Ainslie et al., <https://arxiv.org/abs/2305.13245> (grouped queries); Dao et al.,
@@ -14,6 +15,7 @@
 
 mod backward;
 mod cpu;
+mod dropout;
 mod generic;
 mod layout;
 mod matmul;
@@ -27,6 +29,8 @@ mod tests;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Shape, Tensor};
 use burn_cubecl::CubeBackend;
+
+pub use dropout::Dropout;
 
 /// A bias at or below this hides its key altogether.
 pub(crate) const HIDDEN: f32 = -1e29;
@@ -46,7 +50,7 @@ pub struct Wanted {
 /// softmax into the product after it gave wrong numbers under it (burn 0.22.1, SwiftShader).
 #[backend_extension(Cube, Flex, Autodiff, Fusion)]
 pub trait AttentionOps: Backend {
-    /// `softmax(scale q kᵀ + bias) v`, see [`attention`].
+    /// `dropout(softmax(scale q kᵀ + bias)) v`, see [`attention`].
     #[fusion(dtype = q, shape = mixed_shape(q))]
     fn grouped_attention(
         q: FloatTensor<Self>,
@@ -54,12 +58,14 @@ pub trait AttentionOps: Backend {
         v: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         scale: f64,
+        dropout: Dropout,
     ) -> FloatTensor<Self> {
-        generic::attention::<Self>(q, k, v, bias, scale)
+        generic::attention::<Self>(q, k, v, bias, scale, dropout)
     }
 
     /// The gradients for `q`, `k` and `v`, given that of the result; those not `wanted` may come back as zeros.
-    #[fusion(meta = |q, k, v, _bias, _dy, _scale, _wanted| (q.clone(), k.clone(), v.clone()))]
+    #[allow(clippy::too_many_arguments)]
+    #[fusion(meta = |q, k, v, _bias, _dy, _scale, _dropout, _wanted| (q.clone(), k.clone(), v.clone()))]
     fn grouped_attention_gradients(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -67,9 +73,10 @@ pub trait AttentionOps: Backend {
         bias: FloatTensor<Self>,
         dy: FloatTensor<Self>,
         scale: f64,
+        dropout: Dropout,
         wanted: Wanted,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        generic::gradients::<Self>(q, k, v, bias, dy, scale, wanted)
+        generic::gradients::<Self>(q, k, v, bias, dy, scale, dropout, wanted)
     }
 }
 
@@ -86,8 +93,9 @@ impl AttentionOps for Flex {
         v: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         scale: f64,
+        dropout: Dropout,
     ) -> FloatTensor<Self> {
-        cpu::attention(q, k, v, bias, scale)
+        cpu::attention(q, k, v, bias, scale, dropout)
     }
 
     fn grouped_attention_gradients(
@@ -97,9 +105,10 @@ impl AttentionOps for Flex {
         bias: FloatTensor<Self>,
         dy: FloatTensor<Self>,
         scale: f64,
+        dropout: Dropout,
         wanted: Wanted,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        cpu::gradients(q, k, v, bias, dy, scale, wanted)
+        cpu::gradients(q, k, v, bias, dy, scale, dropout, wanted)
     }
 }
 
@@ -123,6 +132,21 @@ pub fn attention(
     v: Tensor<4>,
     bias: Tensor<4>,
     scale: f64,
+) -> Tensor<3> {
+    attention_with_dropout(q, k, v, bias, scale, Dropout::NONE)
+}
+
+/// As [`attention`], with probabilities dropped.
+///
+/// # Panics
+/// Where the shapes do not fit together.
+pub fn attention_with_dropout(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    bias: Tensor<4>,
+    scale: f64,
+    dropout: Dropout,
 ) -> Tensor<3> {
     let [rows, width, heads, dim] = q.dims();
     let [_, keys, kv_heads, _] = k.dims();
@@ -152,5 +176,6 @@ pub fn attention(
         v.into_dispatch(),
         bias.into_dispatch(),
         scale,
+        dropout,
     ))
 }

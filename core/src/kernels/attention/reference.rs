@@ -20,6 +20,20 @@ pub(super) fn attention(
     bias: &[f64],
     scale: f64,
 ) -> Vec<f64> {
+    let all = vec![1.0; s.rows * s.heads * s.width * s.keys];
+    dropped(s, q, k, v, bias, scale, &all)
+}
+
+/// The same with the probabilities multiplied by `mask`, `[rows, heads, width, keys]`.
+pub(super) fn dropped(
+    s: Shape,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    bias: &[f64],
+    scale: f64,
+    mask: &[f64],
+) -> Vec<f64> {
     let mut y = vec![0.0; q.len()];
     for row in 0..s.rows {
         let bias_row = if bias.len() == s.width * s.keys {
@@ -40,7 +54,8 @@ pub(super) fn attention(
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let sum: f64 = scores.iter().map(|x| (x - max).exp()).sum();
                 for (j, x) in scores.iter().enumerate() {
-                    let p = (x - max).exp() / sum;
+                    let kept = mask[((row * s.heads + head) * s.width + t) * s.keys + j];
+                    let p = (x - max).exp() / sum * kept;
                     for d in 0..s.dim {
                         y[query + d] += p * v[key(j) + d];
                     }

@@ -4,7 +4,9 @@
 use burn::backend::Flex;
 use burn::tensor::{DType, Device, Tensor};
 
-use super::{Wanted, attention, cpu, generic, reference, reference::Shape};
+use super::{
+    Dropout, Wanted, attention, attention_with_dropout, cpu, generic, reference, reference::Shape,
+};
 use crate::kernels::swiglu::testing::{
     assert_close, assert_gradient, devices, numbers, primitive, primitive_values, tensor, values,
     wide,
@@ -326,20 +328,82 @@ fn the_generic_version_equals_the_cpu_one() {
         };
         let operands = || (q.clone(), k.clone(), v.clone(), bias.clone());
         let (a, b, c, d) = operands();
-        let generic = generic::attention::<Flex>(a, b, c, d, case.scale);
+        let generic = generic::attention::<Flex>(a, b, c, d, case.scale, Dropout::NONE);
         let (a, b, c, d) = operands();
-        same(cpu::attention(a, b, c, d, case.scale), generic, "y");
+        same(
+            cpu::attention(a, b, c, d, case.scale, Dropout::NONE),
+            generic,
+            "y",
+        );
         let all = Wanted {
             q: true,
             k: true,
             v: true,
         };
         let (a, b, c, d) = operands();
-        let generic = generic::gradients::<Flex>(a, b, c, d, dy.clone(), case.scale, all);
+        let generic =
+            generic::gradients::<Flex>(a, b, c, d, dy.clone(), case.scale, Dropout::NONE, all);
         let (a, b, c, d) = operands();
-        let cpu = cpu::gradients(a, b, c, d, dy, case.scale, all);
+        let cpu = cpu::gradients(a, b, c, d, dy, case.scale, Dropout::NONE, all);
         same(cpu.0, generic.0, "dq");
         same(cpu.1, generic.1, "dk");
         same(cpu.2, generic.2, "dv");
+    }
+}
+
+#[test]
+fn dropped_probabilities_equal_the_masked_reference_forward_and_backward() {
+    let dropout = Dropout {
+        probability: 0.3,
+        seed: 11,
+    };
+    for s in [
+        shape(2, 8, 8, 4, 2, 4),
+        shape(1, 70, 72, 2, 2, 4),
+        shape(2, 1, 8, 4, 2, 8),
+    ] {
+        let case = Case::new(s, mask(s, s.rows, true));
+        let kept = wide(&dropout.mask(s.rows, s.heads, s.width, s.keys));
+        let (q, k, v, bias) = (
+            wide(&case.q),
+            wide(&case.k),
+            wide(&case.v),
+            wide(&case.bias),
+        );
+        let expected = reference::dropped(s, &q, &k, &v, &bias, case.scale, &kept);
+        for device in devices() {
+            let device = device.autodiff();
+            let tq = tensor(&case.q, [s.rows, s.width, s.heads, s.dim], &device).require_grad();
+            let keys = [s.rows, s.keys, s.kv_heads, s.dim];
+            let tk = tensor(&case.k, keys, &device).require_grad();
+            let tv = tensor(&case.v, keys, &device).require_grad();
+            let tb = tensor(&case.bias, [s.rows, 1, s.width, s.keys], &device);
+            let y =
+                attention_with_dropout(tq.clone(), tk.clone(), tv.clone(), tb, case.scale, dropout);
+            assert_close(&values(y.clone()), &expected, 1e-5, "forward");
+            let dy = tensor(&case.dy, [s.rows, s.width, s.heads * s.dim], &device);
+            let grads = (y * dy).sum().backward();
+            let of = |which: usize| {
+                let (q, k, v, bias, kept) = (&q, &k, &v, &bias, &kept);
+                move |x: &[f64]| {
+                    let mut all = [q.as_slice(), k, v];
+                    all[which] = x;
+                    reference::dropped(s, all[0], all[1], all[2], bias, case.scale, kept)
+                }
+            };
+            let found = [
+                tq.grad(&grads).unwrap(),
+                tk.grad(&grads).unwrap(),
+                tv.grad(&grads).unwrap(),
+            ];
+            for (which, (given, found)) in [&case.q, &case.k, &case.v]
+                .into_iter()
+                .zip(found)
+                .enumerate()
+            {
+                let what = format!("gradient {which} of {s:?}");
+                assert_gradient(of(which), given, &case.dy, &values(found), &what);
+            }
+        }
     }
 }

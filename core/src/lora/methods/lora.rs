@@ -1,6 +1,8 @@
 //! One adapted projection: `y += scaling · B(A(dropout(x)))`. Source: Hu et al., arXiv 2106.09685.
 
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::Tensor;
+
+use crate::models::dropout::dropout;
 
 use super::AdapterMethod;
 use crate::models::linear::Linear;
@@ -21,11 +23,7 @@ pub struct LoraLayer {
 impl LoraLayer {
     /// `x` with this layer's dropout.
     pub(super) fn drop(&self, x: Tensor<2>) -> Tensor<2> {
-        if self.dropout > 0.0 {
-            drop_features(x, self.dropout)
-        } else {
-            x
-        }
+        dropout(x, self.dropout)
     }
 
     /// `scaling · x·Aᵀ`, `[rows, rank]`: the scaling multiplies the smallest tensor in the chain.
@@ -57,17 +55,4 @@ impl AdapterMethod for LoraLayer {
     fn delta_weight(&self, _: &Linear) -> Tensor<2> {
         self.delta_weight()
     }
-}
-
-/// Inverted dropout with a mask drawn from the device's generator, so that re-seeding the device
-/// reproduces it when a block is recomputed.
-fn drop_features(x: Tensor<2>, probability: f64) -> Tensor<2> {
-    let keep = 1.0 - probability;
-    let device = x.device().inner();
-    let mask = Tensor::<2>::random(
-        x.dims(),
-        Distribution::Bernoulli(keep),
-        (&device, x.dtype()),
-    );
-    x * mask.div_scalar(keep)
 }

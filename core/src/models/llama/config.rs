@@ -8,8 +8,9 @@ mod rope;
 
 pub use rope::RopeScaling;
 
-use crate::quantization::{QuantizationError, Stored, nf4_shape, stored_format};
-use crate::weights::{Dtype, TensorSpec, WeightError, WeightSource};
+use crate::models::load::check_tensor;
+use crate::quantization::QuantizationError;
+use crate::weights::{WeightError, WeightSource};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -324,7 +325,7 @@ impl LlamaConfig {
     ) -> Result<(), ConfigError> {
         let expected: BTreeMap<String, Vec<usize>> = self.expected_tensors().into_iter().collect();
         for (name, shape) in &expected {
-            validate_one(source, name, shape)?;
+            check_tensor::<ConfigError>(source, name, shape)?;
         }
         for name in source.names() {
             let known = expected.contains_key(&name)
@@ -346,44 +347,6 @@ impl LlamaConfig {
 
 fn contradiction(reason: String) -> Result<(), ConfigError> {
     Err(ConfigError::Contradiction { reason })
-}
-
-fn validate_one(
-    source: &(impl WeightSource + ?Sized),
-    name: &str,
-    expected: &[usize],
-) -> Result<(), ConfigError> {
-    let Some(TensorSpec { dtype, shape, .. }) = source.spec(name) else {
-        return Err(WeightError::Missing {
-            name: name.to_owned(),
-            files: source.file_of(name),
-        }
-        .into());
-    };
-    let found = match stored_format(source, name)? {
-        Stored::Nf4 => nf4_shape(source, name)?,
-        Stored::Dense if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) => {
-            let (name, expected) = (name.to_owned(), "F32, F16, BF16 or F64");
-            return Err(WeightError::Dtype {
-                name,
-                expected,
-                found: dtype,
-            }
-            .into());
-        }
-        Stored::Dense => shape,
-    };
-    if found != expected {
-        let (name, file) = (name.to_owned(), source.file_of(name));
-        return Err(WeightError::Shape {
-            name,
-            file,
-            expected: expected.to_vec(),
-            found,
-        }
-        .into());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,84 @@
+//! What the loop asks of whatever it trains: a loss with its gradients, and a score on held-out examples.
+//!
+//! The loop (order, accumulation, clipping, AdamW, checkpoints, early stopping) is one for every model. What differs is
+//! what a batch is asked: the next token ([`super::causal`]) or a class per document ([`super::classification`]).
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+
+use super::{Accumulated, Parameters, StepOptions, TrainError, TrainSet};
+use crate::data::Batch;
+
+/// A frozen model together with what it is to learn.
+pub trait Objective {
+    /// Where its weights are, without autodiff.
+    fn device(&self) -> Device;
+
+    /// Whether `parameters` and the base together are a whole model.
+    ///
+    /// # Errors
+    /// What is missing.
+    fn check(&self, parameters: &Parameters) -> Result<(), TrainError> {
+        let _ = parameters;
+        Ok(())
+    }
+
+    /// What the loss of `batch` is a mean over: target tokens, or examples.
+    fn targets(&self, batch: &Batch) -> usize;
+
+    /// Adds the loss and the gradients of `batch` to `sum`; every target counts `scale`.
+    ///
+    /// `dropout_seed` seeds the masks of this micro-batch.
+    fn accumulate(
+        &self,
+        parameters: &Parameters,
+        batch: &Batch,
+        scale: f64,
+        dropout_seed: u64,
+        options: StepOptions,
+        sum: &mut Accumulated,
+    );
+
+    /// Roughly the bytes that one tape over all blocks would hold for `batch`.
+    fn activation_bytes(&self, batch: &Batch) -> usize;
+
+    /// Scores the current parameters on held-out examples; `step` is named in errors.
+    ///
+    /// # Errors
+    /// A loss that is no number, or a set without a target.
+    fn evaluate(
+        &self,
+        parameters: &Parameters,
+        set: &TrainSet<'_>,
+        step: u64,
+    ) -> Result<Evaluation, TrainError>;
+}
+
+/// Scores on held-out examples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Mean loss per target, in nats.
+    pub loss: f64,
+    /// `exp(loss)`, where the targets are tokens.
+    pub perplexity: Option<f64>,
+    /// Targets scored: tokens, or examples.
+    pub targets: u64,
+    /// Further metrics by name.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Adds the loss and gradients of `batch` to `sum`. Every target counts `scale`.
+///
+/// `dropout_seed` seeds the masks of this micro-batch.
+pub fn accumulate(
+    objective: &dyn Objective,
+    parameters: &Parameters,
+    batch: &Batch,
+    scale: f64,
+    dropout_seed: u64,
+    options: StepOptions,
+    sum: &mut Accumulated,
+) {
+    objective.accumulate(parameters, batch, scale, dropout_seed, options, sum);
+}

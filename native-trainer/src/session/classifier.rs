@@ -1,0 +1,450 @@
+//! A run over an encoder: the same loop, with a head that is trained and saved beside the adapter.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::DType;
+use qloom_core::adapters::{Adapter, PeftConfig, RECEIPT, Receipt};
+use qloom_core::data::{
+    BatchOptions, BatchPlan, CollateOptions, DataConfig, DataError, Example, LabelNames, Task,
+};
+use qloom_core::lora::{
+    BaseWeights, Fresh, Method, Taken, fresh, overlay, parameters_of, peft_config,
+};
+use qloom_core::models::bert::{BertClassifier, BertConfig, Head, Prefixed};
+use qloom_core::tokenizer::Tokenizer;
+use qloom_core::train::{ClassLosses, Parameter, Parameters, Role, TrainSet, classify};
+use qloom_core::weights::WeightSource;
+use serde_json::{Map, Value};
+
+use super::cost::{self, Cost};
+use super::method::{self, Summary};
+use super::run::{Run, RunResult, eval_set, warn};
+use super::{
+    Artifact, ClassifierScores, Data, Expected, checked_adapter, compare_classifiers, describe,
+    describe_class, read_adapter, receipt,
+};
+use crate::base::{BaseFiles, check_rows};
+use crate::commands::UsageError;
+use crate::config::RunConfig;
+use crate::device::{self, ChosenDevice};
+use crate::files::{read, run_dir};
+use crate::report::scores::Sample;
+
+/// Key of the receipt under which the classes' names travel with an adapter: raw label to word, in class order.
+const LABELS: &str = "labels";
+
+/// A classifier with its adapter on it.
+pub(crate) struct LoadedClassifier {
+    /// Base and adapter.
+    pub(crate) model: BertClassifier,
+    /// Raw label to word, where the adapter says.
+    pub(crate) label_names: Option<Map<String, Value>>,
+}
+
+/// Reads the adapter in `folder`, checks that it belongs to `base` and brings what the base lacks of a head, and lays
+/// it over `model`.
+pub(crate) fn load_classifier(
+    folder: &Path,
+    base: &BaseFiles,
+    model: &BertClassifier,
+) -> Result<LoadedClassifier> {
+    let config = &model.encoder.config;
+    let (adapter, known) = checked_adapter(folder, base, |adapter| expected(config, adapter))?;
+    let adapted = model.with(&overlay(&adapter, &model.device())?);
+    adapted
+        .head
+        .parts()
+        .with_context(|| format!("adapter {} on {}", folder.display(), base.name))?;
+    Ok(LoadedClassifier {
+        model: adapted,
+        label_names: known.and_then(|r| Some(r.rest.get(LABELS)?.as_object()?.clone())),
+    })
+}
+
+/// What an adapter of this encoder may hold. Its own classifier says how many classes there are.
+fn expected(config: &BertConfig, adapter: &Adapter) -> Expected {
+    let saved = adapter.saved();
+    let own = saved.get("classifier.weight").and_then(|t| t.shape.first());
+    let classes = own.copied().unwrap_or(config.num_labels);
+    (config.linear_modules(), config.expected_tensors(classes))
+}
+
+/// Fine-tunes the encoder `base` as `config` says. `data` overrides the files it names.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn train(
+    config: &RunConfig,
+    chosen: &ChosenDevice,
+    dtype: DType,
+    resume: bool,
+    data: Option<Data>,
+    base: &BaseFiles,
+    bert: &BertConfig,
+    task: &str,
+) -> Result<RunResult> {
+    let tokenizer = base.tokenizer_for(&config.data)?;
+    check_rows(&tokenizer, bert.vocab_size, &base.name)?;
+    let data = match data {
+        Some(data) => data,
+        None => load_data(config, &tokenizer, base, bert)?,
+    };
+    warn(&data);
+    ensure!(
+        !config.data.packing,
+        "data.packing = true: an encoder computes no padding anyway and batch_size counts examples; remove it"
+    );
+    run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
+    let model = base.load_classifier(
+        chosen,
+        &config.model.quantization,
+        config.model.double_quant,
+        dtype,
+    )?;
+    note_labels(&model.head, bert, &data);
+    let (parameters, peft) = initial_parameters(config, base, &model, data.labels.len(), chosen)?;
+    // Where training starts: an untrained head is part of what the run begins with.
+    let start = model.with(&parameters.overlay());
+    let mut run = Run::open(config, resume)?;
+    let mut receipt = labelled(receipt(base, &tokenizer)?, &data);
+    receipt.rest.extend(method::facts(config));
+    let artifact = Artifact::Adapter {
+        config: Box::new(peft),
+        receipt: Box::new(receipt),
+        subtracted: Vec::new(),
+    };
+    let trainable = parameters.count();
+    let began = Instant::now();
+    let outcome = run.descend(
+        config, &model, parameters, &data, &artifact, &tokenizer, resume,
+    )?;
+    let seconds = began.elapsed().as_secs_f64();
+    let peak_memory_bytes = device::peak_bytes(&chosen.device);
+    run.finish_artifact("adapter")?;
+    let summary = Summary::of(config, trainable, &run.dir.adapter())?;
+    run.result = summary.to_json();
+
+    let adapted = load_classifier(&run.dir.adapter(), base, &model)?.model;
+    let (metrics, samples) = match data.eval.is_empty() {
+        true => {
+            run.write_scores(Map::new(), Map::new(), &data)?;
+            (Vec::new(), Vec::new())
+        }
+        false => {
+            let set = eval_set(config, &data, &tokenizer)?;
+            let before = ClassifierScores::new(classify(&start, &set)?, &data.labels)?;
+            let after = ClassifierScores::new(classify(&adapted, &set)?, &data.labels)?;
+            let mut base_json = before.to_json();
+            if model.head.classifier.is_none() {
+                base_json.insert("head".into(), "untrained".into());
+            }
+            run.write_scores(base_json, after.to_json(), &data)?;
+            let samples = samples(config, &data, &before, &after, &tokenizer, task)?;
+            (compare_classifiers(&before, &after)?, samples)
+        }
+    };
+    let result = run.result(
+        outcome,
+        metrics,
+        samples,
+        data.eval.len(),
+        summary,
+        run.dir.adapter(),
+    )?;
+    describe::write(
+        config,
+        &base.name,
+        &base.fingerprint()?,
+        &data,
+        &result,
+        task,
+    )?;
+    let cost = Cost {
+        steps: result.outcome.steps,
+        target_tokens: result.outcome.tokens,
+        trainable_parameters: trainable as u64,
+        adapter_bytes: result.summary.bytes,
+        sparsity: result.summary.sparsity,
+        seconds,
+        resumed: resume,
+        tokens_per_s: result.tokens_per_s,
+        peak_memory_bytes,
+        device: chosen.name.clone(),
+    };
+    cost::record(&run.dir.metrics(), &cost)?;
+    Ok(result)
+}
+
+/// The run's data. Where nothing names the classes and there is a head already, that of the adapter to continue or the
+/// base's own, its classes are taken if they cover the data's labels: class 2 of three stays class 2 although a small
+/// file holds no other.
+fn load_data(
+    config: &RunConfig,
+    tokenizer: &Tokenizer,
+    base: &BaseFiles,
+    bert: &BertConfig,
+) -> Result<Data> {
+    let load = |data: &DataConfig| {
+        Data::load_for(
+            data,
+            tokenizer,
+            bert.max_position_embeddings,
+            Task::SequenceClassification,
+        )
+    };
+    let known = match config.data.label_names {
+        Some(_) => None,
+        None => known_classes(config, base, bert)?,
+    };
+    let Some(names) = known else {
+        return load(&config.data);
+    };
+    let named = DataConfig {
+        label_names: Some(LabelNames::Map(names)),
+        ..config.data.clone()
+    };
+    match load(&named) {
+        Err(e) if matches!(e.downcast_ref(), Some(DataError::UnknownLabel { .. })) => {
+            load(&config.data)
+        }
+        other => other,
+    }
+}
+
+/// The classes of the head the run starts from, if it starts from one.
+fn known_classes(
+    config: &RunConfig,
+    base: &BaseFiles,
+    bert: &BertConfig,
+) -> Result<Option<Map<String, Value>>> {
+    let Some(folder) = &config.lora.adapter else {
+        let source = base.source()?;
+        return Ok(source
+            .contains("classifier.weight")
+            .then(|| class_names(&bert.labels)));
+    };
+    if let Some(names) = labels_of(&super::locate_adapter(folder.as_ref())?)? {
+        return Ok(Some(names));
+    }
+    let adapter = read_adapter(folder.as_ref())?;
+    let saved = adapter.saved();
+    let classes = saved.get("classifier.weight").and_then(|t| t.shape.first());
+    let numbered = |n: &usize| {
+        let labels: Vec<String> = (0..*n).map(|i| format!("LABEL_{i}")).collect();
+        class_names(&labels)
+    };
+    Ok(classes.map(numbered))
+}
+
+/// Names by class number; nameless classes are called by their number.
+pub(crate) fn class_names(labels: &[String]) -> Map<String, Value> {
+    let named = labels.iter().any(|l| !l.starts_with("LABEL_"));
+    let name = |(i, label): (usize, &String)| {
+        let name = if named { label.clone() } else { i.to_string() };
+        (i.to_string(), Value::from(name))
+    };
+    labels.iter().enumerate().map(name).collect()
+}
+
+/// The class names that the adapter in `folder` carries: raw label to word, in class order.
+pub(crate) fn labels_of(folder: &Path) -> Result<Option<Map<String, Value>>> {
+    let path = folder.join(RECEIPT);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let receipt = Receipt::from_json(&read(&path)?)?;
+    Ok(receipt.rest.get(LABELS).and_then(Value::as_object).cloned())
+}
+
+/// The receipt with the classes' names in it.
+fn labelled(mut receipt: Receipt, data: &Data) -> Receipt {
+    receipt
+        .rest
+        .insert(LABELS.to_owned(), Value::Object(data.label_names.clone()));
+    receipt
+}
+
+/// Says where the head comes from, and where the base's own classes are called otherwise than the data's.
+fn note_labels(head: &Head, bert: &BertConfig, data: &Data) {
+    match head.num_labels() {
+        Some(found) if found != data.labels.len() => eprintln!(
+            "the base's head has {found} classes and the data {}: the classifier starts afresh",
+            data.labels.len()
+        ),
+        Some(_) => {
+            let named = bert.labels.iter().any(|l| !l.starts_with("LABEL_"));
+            let same = |(a, b): (&String, &String)| a.eq_ignore_ascii_case(b);
+            if named && !bert.labels.iter().zip(&data.labels).all(same) {
+                eprintln!(
+                    "warning: the base's head calls its classes {:?}, in this order, and the data {:?}; set data.label_names if \
+                     the order differs",
+                    bert.labels, data.labels
+                );
+            }
+        }
+        None => eprintln!(
+            "the base has no trained classification head: a new one for {:?} is trained with the adapter",
+            data.labels
+        ),
+    }
+}
+
+/// A fresh adapter with the head beside it, or the adapter the configuration starts from.
+fn initial_parameters(
+    config: &RunConfig,
+    base: &BaseFiles,
+    model: &BertClassifier,
+    classes: usize,
+    chosen: &ChosenDevice,
+) -> Result<(Parameters, PeftConfig)> {
+    let bert = &model.encoder.config;
+    let device = &chosen.device;
+    if let Some(folder) = &config.lora.adapter {
+        let adapter = read_adapter(folder.as_ref())?;
+        let (linears, tensors) = expected(bert, &adapter);
+        adapter
+            .validate(&linears, &tensors)
+            .with_context(|| format!("adapter {folder} does not fit the base {}", base.name))?;
+        let parameters = Parameters::new(parameters_of(&adapter, config.lora.dropout)?, device);
+        let head = model.head.with(&parameters.overlay());
+        let found = head.num_labels().unwrap_or(0);
+        ensure!(
+            found == classes,
+            "adapter {folder} has a head for {found} classes, the data has {classes}: use the labels it was trained on, \
+             or start a new adapter"
+        );
+        return Ok((parameters, adapter.config));
+    }
+    if config.lora.method == Method::Full {
+        return Err(UsageError::new(
+            "lora.method = \"full\" trains language models only so far; use \"lora\" or \"head\" on a classifier",
+        )
+        .into());
+    }
+    let mut lora = config.lora.clone();
+    lora.modules_to_save = bert.head_modules(&model.head);
+    for module in &config.lora.modules_to_save {
+        if !lora.modules_to_save.contains(module) {
+            lora.modules_to_save.push(module.clone());
+        }
+    }
+    let source = base.source()?;
+    let source = Prefixed::new(&source, bert.family);
+    let nf4 = config.model.quantization == "nf4";
+    let weights = BaseWeights::new(&source, nf4, config.model.double_quant);
+    let Fresh { mut tensors, taken } = match lora.method {
+        Method::Head => Fresh::default(),
+        _ => fresh(
+            &lora,
+            &bert.linear_modules(),
+            config.train.seed,
+            Some(&weights),
+        )?,
+    };
+    for module in &lora.modules_to_save {
+        tensors.extend(saved_module(
+            module,
+            bert,
+            classes,
+            &source,
+            config.train.seed,
+        )?);
+    }
+    if !matches!(taken, Taken::Nothing) {
+        return Err(UsageError::new(format!(
+            "lora.init = \"{}\" changes the base, which classifiers do not do yet; use \"default\" or \"gaussian\"",
+            lora.init
+        ))
+        .into());
+    }
+    let parameters = Parameters::new(tensors, device).with_method(&lora);
+    let mut peft = peft_config(&lora, &parameters, &base.name);
+    peft.task_type = Some("SEQ_CLS".to_owned());
+    Ok((parameters, peft))
+}
+
+/// The tensors of a module trained in full: the base's values, or fresh ones for what it lacks of a head.
+fn saved_module(
+    module: &str,
+    bert: &BertConfig,
+    classes: usize,
+    source: &impl WeightSource,
+    seed: u64,
+) -> Result<Vec<(Parameter, Vec<f32>)>> {
+    let inside = |name: &str| format!(".{name}").contains(&format!(".{module}."));
+    let head = bert.head_tensors(classes);
+    let mut found = Vec::new();
+    for (name, shape) in bert.expected_tensors(classes) {
+        if !inside(&name) {
+            continue;
+        }
+        let stored = source.spec(&name).is_some_and(|s| s.shape == shape);
+        let of_head = head.iter().any(|(n, _)| *n == name);
+        let values = if of_head && !stored {
+            bert.fresh_head_tensor(&name, &shape, seed)
+        } else {
+            source
+                .get(&name)?
+                .to_f32()
+                .with_context(|| format!("lora.modules_to_save: {name} is stored quantized"))?
+        };
+        found.push((
+            Parameter {
+                name,
+                shape,
+                role: Role::Weight,
+            },
+            values,
+        ));
+    }
+    ensure!(
+        !found.is_empty(),
+        "lora.modules_to_save: {module:?} is no module of this model; it has classifier, {}, LayerNorm, word_embeddings",
+        bert.linear_modules()
+            .last()
+            .map_or("", |(path, _)| path.as_str())
+    );
+    Ok(found)
+}
+
+/// Class probabilities of `examples` under `model`.
+pub(crate) fn class_losses(
+    model: &BertClassifier,
+    examples: &[Example],
+    tokenizer: &Tokenizer,
+    batch_size: usize,
+) -> Result<ClassLosses> {
+    let set = TrainSet {
+        examples,
+        plan: BatchPlan::new(examples, BatchOptions::sequential(batch_size))?,
+        collate: CollateOptions::new(tokenizer.pad_id()),
+    };
+    Ok(classify(model, &set)?)
+}
+
+/// The first held-out texts with both answers.
+fn samples(
+    config: &RunConfig,
+    data: &Data,
+    before: &ClassifierScores,
+    after: &ClassifierScores,
+    tokenizer: &Tokenizer,
+    task: &str,
+) -> Result<Vec<Sample>> {
+    let chosen = data.eval.iter().take(config.eval.samples).enumerate();
+    chosen
+        .map(|(i, example)| {
+            let right = example.class.and_then(|class| data.labels.get(class));
+            Ok(Sample {
+                task: task.to_owned(),
+                prompt: tokenizer
+                    .decode(&example.input_ids, true)?
+                    .trim()
+                    .to_owned(),
+                reference: right.cloned(),
+                base: describe_class(&before.losses.probabilities[i], &data.labels),
+                adapted: describe_class(&after.losses.probabilities[i], &data.labels),
+            })
+        })
+        .collect()
+}
