@@ -346,3 +346,58 @@ fn kill_and_resume_ends_in_the_same_bytes() {
         }
     }
 }
+
+/// Every adapter method and both baselines, on a dense and a quantized encoder: they learn, and what is saved computes
+/// what was trained.
+#[test]
+fn every_method_learns_to_classify() {
+    let dir = TempDir::new().unwrap();
+    for (name, settings) in [
+        ("dora", &[("method", "\"dora\"")][..]),
+        (
+            "sparse",
+            &[("method", "\"sparse\""), ("density", "0.5")][..],
+        ),
+        ("hira", &[("method", "\"hira\"")][..]),
+        ("pissa", &[("init", "\"pissa\"")][..]),
+        ("full", &[("method", "\"full\"")][..]),
+        ("head", &[("method", "\"head\"")][..]),
+    ] {
+        for nf4 in [false, true] {
+            let run_name = format!("{name}_{}", if nf4 { "nf4" } else { "dense" });
+            let file = dir.path().join(format!("{run_name}.toml"));
+            let mut config = config(dir.path(), &run_name)
+                .set("train", "epochs", "4")
+                .set("train", "lr", "0.01")
+                .set(
+                    "model",
+                    "quantization",
+                    if nf4 { "\"nf4\"" } else { "\"none\"" },
+                );
+            for (key, value) in settings {
+                config = config.set("lora", key, value);
+            }
+            config.write(&file);
+            let ended = run(&["train", arg(&file), "--device", "cpu"]);
+            if (name, nf4) == ("pissa", true) {
+                ended.refused_as_usage(&["pissa", "model.quantization"]);
+                continue;
+            }
+            ended.ok();
+            let out = dir.path().join(&run_name);
+            let metrics = json(&out.join("metrics.json"));
+            let accuracy = |side: &str| metrics[side]["accuracy"].as_f64().unwrap();
+            assert!(
+                accuracy("adapted") > accuracy("base"),
+                "{run_name}: {metrics}"
+            );
+            let log = std::fs::read_to_string(out.join("log.jsonl")).unwrap();
+            let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+            assert_eq!(
+                last["accuracy"].as_f64(),
+                Some(accuracy("adapted")),
+                "{run_name}"
+            );
+        }
+    }
+}

@@ -2,43 +2,15 @@
 
 use super::{MergeError, updates};
 use crate::adapters::{Adapter, LoraModule};
-use crate::lora::Kind;
+use crate::lora::{Kind, change_of_weight};
 use crate::quantization::{Stored, encode, read_bnb, stored_format, torch_dtype};
 use crate::weights::{Dtype, HostTensor, OwnedTensor, TensorSpec, WeightError, WeightSource};
 use std::collections::BTreeMap;
 
-/// What an adapter does to the weight of one module.
-pub(super) struct Change {
-    pub(super) module: LoraModule,
-    kind: Kind,
-    /// DoRA's magnitudes, `[out]`.
-    magnitude: Option<Vec<f32>>,
-}
-
-impl Change {
-    /// Turns `W`, `[out, in]`, into what base and adapter compute together:
-    ///
-    /// ```text
-    /// LoRA  W + s·B·A      HiRA  W + W ⊙ (B·A)      DoRA  m ⊙ (W + s·B·A) / ‖W + s·B·A‖ per row
-    /// ```
-    pub(super) fn apply(&self, weight: &mut [f32]) {
-        let update = updates::update(&self.module);
-        for (w, u) in weight.iter_mut().zip(&update) {
-            *w += if self.kind == Kind::Hira { *w * u } else { *u };
-        }
-        let rows = weight.chunks_mut(self.module.in_features.max(1));
-        for (row, magnitude) in rows.zip(self.magnitude.iter().flatten()) {
-            let norm: f64 = row.iter().map(|w| f64::from(*w).powi(2)).sum();
-            let scale = f64::from(*magnitude) / norm.sqrt().max(f64::MIN_POSITIVE);
-            row.iter_mut()
-                .for_each(|w| *w = (f64::from(*w) * scale) as f32);
-        }
-    }
-}
-
 /// What an adapter changes in a base, by the name of the base's tensor.
 pub(super) struct Changes {
-    updates: BTreeMap<String, Change>,
+    kind: Kind,
+    updates: BTreeMap<String, (LoraModule, Option<Vec<f32>>)>,
     saved: BTreeMap<String, OwnedTensor>,
 }
 
@@ -52,15 +24,11 @@ impl Changes {
         adapter: &Adapter,
     ) -> Result<Self, MergeError> {
         let mut updates = BTreeMap::new();
-        for module in adapter.pairs()? {
-            let name = format!("{}.weight", module.path);
-            expect_place(source, &name, &[module.out_features, module.in_features])?;
-            let change = Change {
-                magnitude: adapter.magnitude(&module.path)?,
-                kind: adapter.kind(),
-                module,
-            };
-            updates.insert(name, change);
+        for m in adapter.pairs()? {
+            let name = format!("{}.weight", m.path);
+            expect_place(source, &name, &[m.out_features, m.in_features])?;
+            let magnitude = adapter.magnitude(&m.path)?;
+            updates.insert(name, (m, magnitude));
         }
         let mut saved = BTreeMap::new();
         for (name, tensor) in adapter.saved() {
@@ -72,7 +40,11 @@ impl Changes {
             expect_place(source, place, &tensor.shape)?;
             saved.insert(name.to_owned(), tensor.clone());
         }
-        Ok(Self { updates, saved })
+        Ok(Self {
+            kind: adapter.kind(),
+            updates,
+            saved,
+        })
     }
 
     /// Whether the tensor `name` becomes another.
@@ -80,9 +52,25 @@ impl Changes {
         self.updates.contains_key(name) || self.saved.contains_key(name)
     }
 
-    /// The adapted modules, by the name of their weight.
-    pub(super) fn updates(&self) -> &BTreeMap<String, Change> {
-        &self.updates
+    /// The names of the adapted weights, and the paths of their modules.
+    pub(super) fn adapted(&self) -> impl Iterator<Item = (&str, &str)> {
+        let named = self.updates.iter();
+        named.map(|(name, (module, _))| (name.as_str(), module.path.as_str()))
+    }
+
+    /// What the adapter adds to `weight`, the dense weight `name`; `None` where it adapts no such weight. DoRA's and
+    /// HiRA's change depends on the weight itself.
+    pub(super) fn change(&self, name: &str, weight: &[f32]) -> Option<Vec<f32>> {
+        let (module, magnitude) = self.updates.get(name)?;
+        let product = updates::update(module);
+        let magnitude = magnitude.as_deref();
+        Some(change_of_weight(
+            self.kind,
+            weight,
+            product,
+            module.in_features,
+            magnitude,
+        ))
     }
 
     /// The changed tensor `name`, in `f32`; `None` where it is unchanged.
@@ -94,11 +82,14 @@ impl Changes {
         if let Some(saved) = self.saved.get(name) {
             return Ok(Some(saved.to_f32().map_err(|e| e.named(name))?));
         }
-        let Some(change) = self.updates.get(name) else {
+        if !self.updates.contains_key(name) {
             return Ok(None);
-        };
+        }
         let mut weight = dense(source, name)?;
-        change.apply(&mut weight);
+        let change = self.change(name, &weight);
+        for (w, d) in weight.iter_mut().zip(change.into_iter().flatten()) {
+            *w += d;
+        }
         Ok(Some(weight))
     }
 

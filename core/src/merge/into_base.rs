@@ -1,4 +1,4 @@
-//! Merging an adapter into its base: `W' = W + ΔW`, written tensor by tensor, for LoRA, rsLoRA, DoRA and HiRA.
+//! Merging an adapter into its base, written tensor by tensor: `W' = W + scaling · B·A`, or what DoRA and HiRA make of `W`.
 //!
 //! | base | requantize | what is written |
 //! |---|---|---|
@@ -116,19 +116,17 @@ pub fn update_errors<S: WeightSource + ?Sized, T: WeightSource + ?Sized>(
 ) -> Result<Vec<UpdateError>, MergeError> {
     let changes = Changes::new(source, adapter)?;
     changes
-        .updates()
-        .iter()
-        .map(|(name, change)| {
+        .adapted()
+        .map(|(name, path)| {
             let (weight, stored) = (dense(source, name)?, dense(merged, name)?);
-            let mut exact = weight.clone();
-            change.apply(&mut exact);
+            let change = changes.change(name, &weight).unwrap_or_default();
             let (mut error, mut update) = (0.0f64, 0.0f64);
-            for ((w, e), s) in weight.iter().zip(&exact).zip(&stored) {
-                error += (f64::from(*s) - f64::from(*e)).powi(2);
-                update += (f64::from(*e) - f64::from(*w)).powi(2);
+            for ((w, d), s) in weight.iter().zip(change).zip(&stored) {
+                error += (f64::from(*s) - (f64::from(*w) + f64::from(d))).powi(2);
+                update += f64::from(d).powi(2);
             }
             Ok(UpdateError {
-                module: change.module.path.clone(),
+                module: path.to_owned(),
                 error_norm: error.sqrt(),
                 update_norm: update.sqrt(),
             })

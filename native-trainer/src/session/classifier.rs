@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::DType;
-use qloom_core::adapters::{Adapter, PeftConfig, RECEIPT, Receipt};
+use qloom_core::adapters::{Adapter, LoraModule, PeftConfig, RECEIPT, Receipt};
 use qloom_core::data::{
     BatchOptions, BatchPlan, CollateOptions, DataConfig, DataError, Example, LabelNames, Task,
 };
 use qloom_core::lora::{
-    BaseWeights, Fresh, Method, Taken, fresh, overlay, parameters_of, peft_config,
+    BaseWeights, Fresh, Method, Taken, fresh, overlay, parameters_of, peft_config, subtraction,
 };
 use qloom_core::models::bert::{BertClassifier, BertConfig, Head, Prefixed};
+use qloom_core::quantization::is_quantizable;
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::{ClassLosses, Parameter, Parameters, Role, TrainSet, classify};
 use qloom_core::weights::WeightSource;
@@ -96,28 +97,30 @@ pub(super) fn train(
         "data.packing = true: an encoder computes no padding anyway and batch_size counts examples; remove it"
     );
     run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
-    let model = base.load_classifier(
-        chosen,
-        &config.model.quantization,
-        config.model.double_quant,
-        dtype,
-    )?;
+    // Full fine-tuning replaces every weight, by dense ones of the compute type.
+    let quantization = match config.lora.method {
+        Method::Full => "none",
+        _ => &config.model.quantization,
+    };
+    let model = base.load_classifier(chosen, quantization, config.model.double_quant, dtype)?;
     note_labels(&model.head, bert, &data);
-    let (parameters, peft) = initial_parameters(config, base, &model, data.labels.len(), chosen)?;
+    let (parameters, peft, subtracted) =
+        initial_parameters(config, base, &model, data.labels.len(), chosen)?;
+    let trained = model.with(&subtraction(&subtracted, &model.device()));
     // Where training starts: an untrained head is part of what the run begins with.
-    let start = model.with(&parameters.overlay());
+    let start = trained.with(&parameters.overlay());
     let mut run = Run::open(config, resume)?;
     let mut receipt = labelled(receipt(base, &tokenizer)?, &data);
     receipt.rest.extend(method::facts(config));
     let artifact = Artifact::Adapter {
         config: Box::new(peft),
         receipt: Box::new(receipt),
-        subtracted: Vec::new(),
+        subtracted,
     };
     let trainable = parameters.count();
     let began = Instant::now();
     let outcome = run.descend(
-        config, &model, parameters, &data, &artifact, &tokenizer, resume,
+        config, &trained, parameters, &data, &artifact, &tokenizer, resume,
     )?;
     let seconds = began.elapsed().as_secs_f64();
     let peak_memory_bytes = device::peak_bytes(&chosen.device);
@@ -293,14 +296,15 @@ fn note_labels(head: &Head, bert: &BertConfig, data: &Data) {
     }
 }
 
-/// A fresh adapter with the head beside it, or the adapter the configuration starts from.
+/// A fresh adapter with the head beside it, every weight, or the adapter the configuration starts from; and the pairs
+/// that its initialization subtracts from the base while training.
 pub(super) fn initial_parameters(
     config: &RunConfig,
     base: &BaseFiles,
     model: &BertClassifier,
     classes: usize,
     chosen: &ChosenDevice,
-) -> Result<(Parameters, PeftConfig)> {
+) -> Result<(Parameters, PeftConfig, Vec<LoraModule>)> {
     let bert = &model.encoder.config;
     let device = &chosen.device;
     if let Some(folder) = &config.lora.adapter {
@@ -317,16 +321,13 @@ pub(super) fn initial_parameters(
             "adapter {folder} has a head for {found} classes, the data has {classes}: use the labels it was trained on, \
              or start a new adapter"
         );
-        return Ok((parameters, adapter.config));
-    }
-    if config.lora.method == Method::Full {
-        return Err(UsageError::new(
-            "lora.method = \"full\" trains language models only so far; use \"lora\" or \"head\" on a classifier",
-        )
-        .into());
+        return Ok((parameters, adapter.config, Vec::new()));
     }
     let mut lora = config.lora.clone();
     lora.modules_to_save = bert.head_modules(&model.head);
+    if lora.method == Method::Full {
+        lora.modules_to_save.insert(0, bert.root().to_owned());
+    }
     for module in &config.lora.modules_to_save {
         if !lora.modules_to_save.contains(module) {
             lora.modules_to_save.push(module.clone());
@@ -337,7 +338,7 @@ pub(super) fn initial_parameters(
     let nf4 = config.model.quantization == "nf4";
     let weights = BaseWeights::new(&source, nf4, config.model.double_quant);
     let Fresh { mut tensors, taken } = match lora.method {
-        Method::Head => Fresh::default(),
+        Method::Head | Method::Full => Fresh::default(),
         _ => fresh(
             &lora,
             &bert.linear_modules(),
@@ -346,25 +347,33 @@ pub(super) fn initial_parameters(
         )?,
     };
     for module in &lora.modules_to_save {
-        tensors.extend(saved_module(
-            module,
-            bert,
-            classes,
-            &source,
-            config.train.seed,
-        )?);
+        let found = saved_module(module, bert, classes, &source, &weights, config.train.seed)?;
+        // The pooler is a module of the encoder and of the head.
+        for (parameter, values) in found {
+            if !tensors
+                .iter()
+                .any(|(known, _)| known.name == parameter.name)
+            {
+                tensors.push((parameter, values));
+            }
+        }
     }
-    if !matches!(taken, Taken::Nothing) {
-        return Err(UsageError::new(format!(
-            "lora.init = \"{}\" changes the base, which classifiers do not do yet; use \"default\" or \"gaussian\"",
-            lora.init
-        ))
-        .into());
-    }
+    let subtracted = match taken {
+        Taken::Nothing => Vec::new(),
+        Taken::Subtracted(pairs) => pairs,
+        Taken::Requantized(_) => {
+            return Err(UsageError::new(format!(
+                "lora.init = \"{}\" would quantize the encoder anew, which is done for language models only; use \
+                 model.quantization = \"none\", or lora.init = \"default\" or \"gaussian\"",
+                lora.init
+            ))
+            .into());
+        }
+    };
     let parameters = Parameters::new(tensors, device).with_method(&lora);
     let mut peft = peft_config(&lora, &parameters, &base.name);
     peft.task_type = Some("SEQ_CLS".to_owned());
-    Ok((parameters, peft))
+    Ok((parameters, peft, subtracted))
 }
 
 /// The tensors of a module trained in full: the base's values, or fresh ones for what it lacks of a head.
@@ -373,6 +382,7 @@ fn saved_module(
     bert: &BertConfig,
     classes: usize,
     source: &impl WeightSource,
+    weights: &BaseWeights<'_>,
     seed: u64,
 ) -> Result<Vec<(Parameter, Vec<f32>)>> {
     let inside = |name: &str| format!(".{name}").contains(&format!(".{module}."));
@@ -384,13 +394,10 @@ fn saved_module(
         }
         let stored = source.spec(&name).is_some_and(|s| s.shape == shape);
         let of_head = head.iter().any(|(n, _)| *n == name);
-        let values = if of_head && !stored {
-            bert.fresh_head_tensor(&name, &shape, seed)
-        } else {
-            source
-                .get(&name)?
-                .to_f32()
-                .with_context(|| format!("lora.modules_to_save: {name} is stored quantized"))?
+        let values = match name.strip_suffix(".weight") {
+            _ if of_head && !stored => bert.fresh_head_tensor(&name, &shape, seed),
+            Some(path) if is_quantizable(&name, &shape, &[]) => weights.effective(path)?,
+            _ => source.get(&name)?.to_f32().map_err(|e| e.named(&name))?,
         };
         found.push((
             Parameter {

@@ -80,7 +80,7 @@ impl Examined {
                     self.base
                         .load_classifier(&chosen, quantization, double_quant, dtype)?;
                 let classes = self.data.labels.len();
-                let (parameters, _) =
+                let (parameters, _, _) =
                     classifier::initial_parameters(config, &self.base, &model, classes, &chosen)?;
                 self.climb(config, &model, &parameters)?
             }
