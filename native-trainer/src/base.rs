@@ -123,6 +123,17 @@ impl BaseFiles {
         }
     }
 
+    /// The small files of the embedded base, which has no folder to copy them from.
+    pub(crate) fn embedded_companions(&self) -> Vec<(&'static str, &'static [u8])> {
+        match &self.weights {
+            Weights::Embedded => vec![
+                ("tokenizer.json", embedded::TOKENIZER),
+                ("tokenizer_config.json", embedded::TOKENIZER_CONFIG),
+            ],
+            Weights::Folder(_) => Vec::new(),
+        }
+    }
+
     /// Its tensors, mapped.
     pub(crate) fn source(&self) -> Result<SafetensorsSource<&[u8]>> {
         let files = match &self.weights {
@@ -189,6 +200,29 @@ impl BaseFiles {
             return Ok(Tokenizer::ids_only(self.architecture()?.vocab_size())?);
         }
         self.tokenizer()
+    }
+
+    /// Its `tokenizer.json`, where it has one.
+    pub(crate) fn tokenizer_file(&self) -> Option<Vec<u8>> {
+        self.tokenizer.clone()
+    }
+
+    /// Its `tokenizer_config.json`, completed.
+    pub(crate) fn tokenizer_config_file(&self) -> Option<Vec<u8>> {
+        self.tokenizer_config.clone()
+    }
+
+    /// Names and bytes of the files that render and read text, for a base derived from this one.
+    pub(crate) fn text_files(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let files = [
+            ("tokenizer.json", &self.tokenizer),
+            ("tokenizer_config.json", &self.tokenizer_config),
+            ("chat_template.jinja", &self.chat_template),
+        ];
+        files
+            .into_iter()
+            .filter_map(|(name, bytes)| Some((name, bytes.clone()?)))
+            .collect()
     }
 
     /// Whether the base is stored as NF4.

@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qloom_core::data::DataConfig;
+use qloom_core::evaluation::{BootstrapConfig, SignificanceTest, windows};
 use qloom_core::generation::SamplingConfig;
 use qloom_core::lora::LoraConfig;
 use qloom_core::train::TrainConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::UsageError;
+use crate::scoring::metric_names;
+use crate::session::METRICS;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -60,12 +63,27 @@ impl Default for ModelConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct EvalConfig {
-    /// `perplexity`, and for label tasks `accuracy` and `macro_f1`.
+    /// `perplexity`; for label tasks, by generated answer, `accuracy`, `macro_f1` and `macro_recall`, and by the label's
+    /// likelihood `label_likelihood` and `calibration`; for generated text `bleu`, `rouge` (or `rouge1`, `rouge2`,
+    /// `rougeL`, `rougeLsum`), `exact_match` and `token_f1`. Default `["perplexity"]`.
     pub(crate) metrics: Vec<String>,
     /// Held-out prompts answered by base and adapted for the before/after table.
     pub(crate) samples: usize,
     /// Sequences per batch; the training batch size when 0.
     pub(crate) batch_size: usize,
+    /// Whether ROUGE compares word stems. Default no, as in rouge-score.
+    pub(crate) stemmer: bool,
+    /// Perplexity of texts longer than the context: tokens the window moves by. Default none: texts are cut at
+    /// `data.max_length`. Half the window is usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stride: Option<usize>,
+    /// Tokens the window holds, with `stride`. Default: the base's context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<usize>,
+    /// Test of the difference of text metrics: `"bootstrap"` (paired) or `"randomization"`. Default `"bootstrap"`.
+    pub(crate) significance: SignificanceTest,
+    /// Intervals: `n_resamples` (1000), `level` (0.95), `seed` (0).
+    pub(crate) bootstrap: BootstrapConfig,
     /// How answers are generated.
     pub(crate) generation: SamplingConfig,
 }
@@ -76,6 +94,11 @@ impl Default for EvalConfig {
             metrics: vec!["perplexity".into()],
             samples: 4,
             batch_size: 0,
+            stemmer: false,
+            stride: None,
+            window: None,
+            significance: SignificanceTest::default(),
+            bootstrap: BootstrapConfig::default(),
             generation: SamplingConfig::default(),
         }
     }
@@ -132,24 +155,42 @@ pub(crate) fn load(path: &Path, overrides: &[String]) -> Result<RunConfig> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the configuration {}", path.display()))?;
     let mut config = parse(&text, &path.display().to_string(), overrides)?;
+    finish(&mut config, path);
+    Ok(config)
+}
+
+/// Names the output folder after the file where none is given, and resolves paths from the file's folder.
+pub(crate) fn finish(config: &mut RunConfig, path: &Path) {
     if config.output.dir.is_empty() {
         let stem = path
             .file_stem()
             .map_or_else(|| "run".into(), |s| s.to_string_lossy());
         config.output.dir = format!("runs/{stem}");
     }
-    resolve_paths(&mut config, path.parent().unwrap_or(Path::new("")));
-    Ok(config)
+    resolve_paths(config, path.parent().unwrap_or(Path::new("")));
 }
 
 /// Parses TOML text with overrides; `name` is for messages.
 pub(crate) fn parse(text: &str, name: &str, overrides: &[String]) -> Result<RunConfig> {
-    let usage = |reason: String| UsageError::new(format!("{name}: {reason}"));
-    let mut table: toml::Table = text
-        .parse()
-        .map_err(|e: toml::de::Error| usage(e.to_string()))?;
+    let mut table = parse_table(text, name)?;
     for item in overrides {
         apply(&mut table, item)?;
+    }
+    from_table(table, name)
+}
+
+/// Parses TOML text.
+pub(crate) fn parse_table(text: &str, name: &str) -> Result<toml::Table> {
+    let parsed = text.parse();
+    parsed.map_err(|e: toml::de::Error| UsageError::new(format!("{name}: {e}")).into())
+}
+
+/// A configuration from parsed TOML; `name` is for messages. What a recipe or a sweep says beside the run is left
+/// to those commands.
+pub(crate) fn from_table(mut table: toml::Table, name: &str) -> Result<RunConfig> {
+    let usage = |reason: String| UsageError::new(format!("{name}: {reason}"));
+    for other in ["recipe", "sweep"] {
+        table.remove(other);
     }
     let config: RunConfig = table
         .try_into()
@@ -159,7 +200,7 @@ pub(crate) fn parse(text: &str, name: &str, overrides: &[String]) -> Result<RunC
 }
 
 /// Sets one dotted key. The value is TOML where it parses, else a plain string.
-fn apply(table: &mut toml::Table, item: &str) -> Result<()> {
+pub(crate) fn apply(table: &mut toml::Table, item: &str) -> Result<()> {
     let (key, value) = item.split_once('=').ok_or_else(|| {
         UsageError::new(format!(
             "--set {item}: write key=value, for example train.lr=1e-4"
@@ -170,18 +211,26 @@ fn apply(table: &mut toml::Table, item: &str) -> Result<()> {
         .ok()
         .and_then(|mut t| t.remove("v"))
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    set(table, key.trim(), Some(value))
+}
+
+/// Sets the dotted key `table.key` to `value`, or takes it out.
+pub(crate) fn set(table: &mut toml::Table, key: &str, value: Option<toml::Value>) -> Result<()> {
+    let mut parts: Vec<&str> = key.split('.').collect();
     let last = parts.pop().unwrap_or_default();
     let mut place = table;
     for part in parts {
         let next = place
             .entry(part)
             .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        place = next.as_table_mut().ok_or_else(|| {
-            UsageError::new(format!("--set {key}: {part} is a value, not a table"))
-        })?;
+        place = next
+            .as_table_mut()
+            .ok_or_else(|| UsageError::new(format!("{key}: {part} is a value, not a table")))?;
     }
-    place.insert(last.to_owned(), value);
+    match value {
+        Some(value) => place.insert(last.to_owned(), value),
+        None => place.remove(last),
+    };
     Ok(())
 }
 
@@ -223,14 +272,7 @@ fn check(config: &RunConfig) -> Result<(), String> {
         &config.model.compute,
         &["auto", "f32", "f16", "bf16"],
     )?;
-    one_of("lora.method", &config.lora.method, &["lora"])?;
-    for metric in &config.eval.metrics {
-        one_of(
-            "eval.metrics",
-            metric,
-            &["perplexity", "accuracy", "macro_f1"],
-        )?;
-    }
+    check_eval(&config.eval)?;
     let train = &config.train;
     let positive = |key: &str, ok: bool, found: f64| match ok {
         true => Ok(()),
@@ -254,12 +296,7 @@ fn check(config: &RunConfig) -> Result<(), String> {
         train.max_grad_norm >= 0.0,
         train.max_grad_norm,
     )?;
-    positive("lora.rank", config.lora.rank > 0, 0.0)?;
-    positive(
-        "lora.dropout",
-        (0.0..1.0).contains(&config.lora.dropout),
-        config.lora.dropout,
-    )?;
+    config.lora.validate()?;
     if train.max_steps == Some(0) {
         return Err("train.max_steps = 0: leave it out to train by epochs".into());
     }
@@ -271,6 +308,29 @@ fn check(config: &RunConfig) -> Result<(), String> {
         .generation
         .validate()
         .map_err(|e| format!("eval.generation: {e}"))
+}
+
+/// Metrics that exist, and settings under which they have a value.
+pub(crate) fn check_eval(eval: &EvalConfig) -> Result<(), String> {
+    metric_names(&eval.metrics, &METRICS).map_err(|e| format!("eval.metrics: {e}"))?;
+    if eval.window.is_some() && eval.stride.is_none() {
+        return Err(
+            "eval.window needs eval.stride, which it moves by; half the window is usual".into(),
+        );
+    }
+    if let Some(stride) = eval.stride {
+        // Without a window only the base's context can say more, when it is known.
+        windows(0, eval.window.unwrap_or(usize::MAX), stride)
+            .map_err(|e| format!("eval.stride: {e}"))?;
+    }
+    let b = &eval.bootstrap;
+    if b.n_resamples == 0 || !(b.level > 0.0 && b.level < 1.0) {
+        return Err(format!(
+            "eval.bootstrap: n_resamples = {} and level = {}, expected at least 1 draw and a level between 0 and 1",
+            b.n_resamples, b.level
+        ));
+    }
+    Ok(())
 }
 
 /// Paths in a configuration are relative to its file, so that a run can be started from anywhere.
@@ -344,6 +404,11 @@ mod tests {
             "[lora]\ndropout = 1.0",
             "[model]\nquantization = \"int8\"",
             "[train]\nearly_stopping = 2",
+            "[eval]\nmetrics = [\"perplexity\", \"rogue\"]",
+            "[eval]\nstride = 0",
+            "[eval]\nwindow = 64",
+            "[eval]\nwindow = 64\nstride = 65",
+            "[eval.bootstrap]\nlevel = 95",
         ] {
             assert!(parse(bad, "run.toml", &[]).is_err(), "{bad}");
         }
@@ -352,7 +417,8 @@ mod tests {
     #[test]
     fn a_resolved_configuration_reads_back_equal() {
         let config = parse(
-            "[train]\nlr = 3e-4\n[lora]\nrank = 4\n[lora.rank_pattern]\nq_proj = 8",
+            "[train]\nlr = 3e-4\n[lora]\nrank = 4\n[lora.rank_pattern]\nq_proj = 8\n\
+             [eval]\nmetrics = [\"rouge\", \"bleu\"]\nstride = 32\nsignificance = \"randomization\"",
             "run.toml",
             &[],
         )

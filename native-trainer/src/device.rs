@@ -172,3 +172,14 @@ fn is_hardware(device: &Device) -> bool {
     let name = format!("{device:?}");
     !name.contains("Cpu") && !name.contains("DefaultDevice")
 }
+
+/// Peak memory of this process so far: the device pool's where it keeps one, else the resident peak (Linux only).
+pub(crate) fn peak_bytes(device: &Device) -> Option<u64> {
+    if let Some(usage) = crate::commands::quietly(|| device.memory_pool_usage()).flatten() {
+        return Some(usage.bytes_reserved);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}

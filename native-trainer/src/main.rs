@@ -8,10 +8,15 @@ mod corpus;
 mod device;
 mod files;
 mod hub;
+mod judge;
 mod progress;
+mod recipes;
 mod report;
+mod runs;
+mod scoring;
 mod server;
 mod session;
+mod site;
 
 use std::process::ExitCode;
 

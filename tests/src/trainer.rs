@@ -149,11 +149,3 @@ pub fn start<S: AsRef<OsStr>>(args: &[S]) -> Child {
         .spawn()
         .expect("the trainer starts")
 }
-
-/// The devices to test on: the CPU, and wgpu where `QLOOM_TEST_WGPU` is set.
-pub fn devices() -> Vec<&'static str> {
-    match std::env::var_os("QLOOM_TEST_WGPU") {
-        Some(_) => vec!["cpu", "wgpu"],
-        None => vec!["cpu"],
-    }
-}

@@ -8,7 +8,7 @@ use qloom_tests::fixtures::{
     Config, arg, copy_base, number, steps, talking_base, words, write_tokens,
 };
 use qloom_tests::tensors::{self, Stored, Tensors, assert_close, at_tokens, max_rel};
-use qloom_tests::trainer::{devices, run};
+use qloom_tests::trainer::run;
 use tempfile::TempDir;
 
 /// What `trainer probe` is asked for, beside the ids.
@@ -16,7 +16,6 @@ use tempfile::TempDir;
 struct Probe<'a> {
     adapter: Option<&'a Path>,
     labels: bool,
-    device: &'a str,
     extra: &'a [&'a str],
 }
 
@@ -41,15 +40,10 @@ fn probe(case: &LlamaCase, base: &Path, options: &Probe<'_>) -> Tensors {
         })
         .collect();
     std::fs::write(&ids, serde_json::to_string(&rows).unwrap()).unwrap();
-    let device = if options.device.is_empty() {
-        "cpu"
-    } else {
-        options.device
-    };
     let mut args = vec![
         "probe",
         "--device",
-        device,
+        "cpu",
         "--compute",
         "f32",
         "--base",
@@ -84,23 +78,19 @@ fn assert_logits(what: &str, case: &LlamaCase, got: &Tensors, want: &str, limit:
     );
 }
 
-/// Base and adapter of one case on one device: everything within 1e-4 of the reference.
-fn assert_case(case: &LlamaCase, device: &str) {
+/// Base and adapter of one case: everything within 1e-4 of the reference.
+fn assert_case(case: &LlamaCase) {
     let init = case.dir.join("adapter_init");
     for (prefix, folder) in [("", "base"), ("nf4_", "base_nf4")] {
         if !prefix.is_empty() && !case.nf4_is_sound() {
             continue;
         }
-        let what = format!("{} {folder} on {device}", case.name());
+        let what = format!("{} {folder}", case.name());
         let base = case.dir.join(folder);
-        let plain = Probe {
-            device,
-            ..Probe::default()
-        };
         assert_logits(
             &what,
             case,
-            &probe(case, &base, &plain),
+            &probe(case, &base, &Probe::default()),
             &format!("{prefix}base_logits"),
             1e-4,
         );
@@ -111,7 +101,6 @@ fn assert_case(case: &LlamaCase, device: &str) {
                 &Probe {
                     adapter: Some(&init),
                     labels: true,
-                    device,
                     extra,
                 },
             );
@@ -137,16 +126,7 @@ fn assert_case(case: &LlamaCase, device: &str) {
 #[test]
 fn logits_loss_and_gradients_match_on_every_case() {
     for case in cases::llamas() {
-        assert_case(&case, "cpu");
-    }
-}
-
-#[test]
-fn a_gpu_api_matches_on_the_own_and_the_first_shared_case() {
-    for device in devices().into_iter().filter(|d| *d != "cpu") {
-        for case in cases::llamas().iter().take(2) {
-            assert_case(case, device);
-        }
+        assert_case(&case);
     }
 }
 
@@ -277,7 +257,7 @@ fn greedy_tokens_are_identical() {
 }
 
 /// Trains one recorded run through `trainer train` and holds every step and the adapter against it.
-fn assert_trajectory(case: &LlamaCase, run_name: &str, device: &str) {
+fn assert_trajectory(case: &LlamaCase, run_name: &str) {
     let Some(wanted) = case.trajectories().into_iter().find(|t| t.name == run_name) else {
         return;
     };
@@ -300,9 +280,9 @@ fn assert_trajectory(case: &LlamaCase, run_name: &str, device: &str) {
         config = config.set("train", key, value);
     }
     config.write(&file);
-    run(&["train", arg(&file), "--device", device]).ok();
+    run(&["train", arg(&file), "--device", "cpu"]).ok();
 
-    let what = format!("{} {run_name} on {device}", case.name());
+    let what = format!("{} {run_name}", case.name());
     let log = steps(&out);
     assert_eq!(log.len(), wanted.steps.len(), "{what}: steps");
     for (i, (row, [loss, lr, norm])) in log.iter().zip(&wanted.steps).enumerate() {
@@ -332,7 +312,7 @@ fn assert_trajectory(case: &LlamaCase, run_name: &str, device: &str) {
 fn assert_trajectories(run_name: &str) {
     for case in cases::llamas() {
         if run_name != "nf4" || case.nf4_is_sound() {
-            assert_trajectory(&case, run_name, "cpu");
+            assert_trajectory(&case, run_name);
         }
     }
 }
@@ -350,14 +330,6 @@ fn token_mean_training_follows_the_reference() {
 #[test]
 fn nf4_training_follows_the_reference() {
     assert_trajectories("nf4");
-}
-
-#[test]
-fn training_on_a_gpu_api_follows_the_reference() {
-    let case = LlamaCase::open(&own().join("llama_ragged"));
-    for device in devices().into_iter().filter(|d| *d != "cpu") {
-        assert_trajectory(&case, "nf4", device);
-    }
 }
 
 /// Real weights: stories260K's stored first-position logits and greedy text.

@@ -2,18 +2,21 @@
 
 use super::module::Settings;
 use super::{AdapterError, LoraModule, PeftConfig};
+use crate::lora::Kind;
 use crate::weights::{OwnedTensor, SafetensorsSource, WeightSource, serialize};
 use std::collections::BTreeMap;
 
 /// What PEFT puts before a module's path in every key.
 pub const PREFIX: &str = "base_model.model.";
 
-const A: &str = ".lora_A.weight";
-const B: &str = ".lora_B.weight";
+/// Ends of the keys of a pair: LoRA's and DoRA's, and HiRA's, which are plain parameters in PEFT.
+const LORA: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
+const HIRA: [&str; 2] = [".hira_A", ".hira_B"];
+const MAGNITUDE: &str = ".lora_magnitude_vector";
 
-/// Keys of tensors whose method is not plain LoRA on linears.
+/// Keys of tensors that no method here has.
 const FOREIGN: [(&str, &str); 4] = [
-    (".lora_magnitude_vector", "DoRA"),
+    (".hira_embedding_", "HiRA on an embedding"),
     (".lora_embedding_", "LoRA on an embedding"),
     (".lora_A.bias", "a biased LoRA"),
     (".lora_B.bias", "a biased LoRA"),
@@ -61,10 +64,11 @@ impl Adapter {
             .into_iter()
             .map(|(name, t)| (format!("{PREFIX}{name}"), t))
             .collect();
+        let [down, up] = halves(&config);
         for m in modules {
             let a = OwnedTensor::from_f32(vec![m.rank, m.in_features], &m.a);
             let b = OwnedTensor::from_f32(vec![m.out_features, m.rank], &m.b);
-            let (a_key, b_key) = (key(&m.path, A), key(&m.path, B));
+            let (a_key, b_key) = (key(&m.path, down), key(&m.path, up));
             tensors.insert(a_key.clone(), a.map_err(|e| e.named(&a_key))?);
             tensors.insert(b_key.clone(), b.map_err(|e| e.named(&b_key))?);
         }
@@ -88,22 +92,64 @@ impl Adapter {
         Ok((self.config.to_json()?, serialize(&list, &self.metadata)?))
     }
 
-    /// The pairs, in f32, sorted by path, with rank, alpha and scaling resolved.
+    /// What kind of layers it has. Sparse LoRA is saved as plain LoRA.
+    pub fn kind(&self) -> Kind {
+        if self.config.is_hira() {
+            Kind::Hira
+        } else if self.config.use_dora {
+            Kind::Dora
+        } else {
+            Kind::Lora
+        }
+    }
+
+    /// The pairs of a plain LoRA adapter, whose `scaling · B·A` is the whole change of a weight.
+    ///
+    /// # Errors
+    /// [`AdapterError::NotPlain`] for DoRA and HiRA; damaged pairs.
     pub fn modules(&self) -> Result<Vec<LoraModule>, AdapterError> {
+        match self.kind() {
+            Kind::Dora | Kind::Hira => Err(AdapterError::NotPlain {
+                kind: self.kind().to_string(),
+                what: "taking its pairs apart or combining it with others",
+            }),
+            Kind::Lora | Kind::Sparse => self.pairs(),
+        }
+    }
+
+    /// The pairs of an adapter of any kind, in f32, sorted by path, with rank, alpha and scaling resolved. What they do
+    /// to a weight depends on [`Adapter::kind`].
+    pub fn pairs(&self) -> Result<Vec<LoraModule>, AdapterError> {
         let settings = Settings::new(&self.config)?;
         self.paths()
             .map(|path| self.module(path, &settings))
             .collect()
     }
 
+    /// DoRA's magnitudes of the module at `path`, `[out_features]`; `None` for other kinds.
+    pub fn magnitude(&self, path: &str) -> Result<Option<Vec<f32>>, AdapterError> {
+        if self.kind() != Kind::Dora {
+            return Ok(None);
+        }
+        let name = key(path, MAGNITUDE);
+        let tensor = self.get(&name)?;
+        Ok(Some(tensor.to_f32().map_err(|e| e.named(&name))?))
+    }
+
     /// Paths of the adapted linears, sorted.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().filter_map(|k| path_of(k, A))
+        let [down, _] = halves(&self.config);
+        self.tensors.keys().filter_map(move |k| path_of(k, down))
     }
 
     /// Tensors trained in full (`modules_to_save`, biases), by their names in the base: `classifier.weight`.
     pub fn saved(&self) -> BTreeMap<&str, &OwnedTensor> {
-        let full = |k: &str| path_of(k, A).is_none() && path_of(k, B).is_none();
+        let [down, up] = halves(&self.config);
+        let full = |k: &str| {
+            [down, up, MAGNITUDE]
+                .iter()
+                .all(|end| path_of(k, end).is_none())
+        };
         self.tensors
             .iter()
             .filter(|(k, _)| full(k))
@@ -128,11 +174,15 @@ impl Adapter {
             base: self.config.base_name().to_owned(),
         };
         let settings = Settings::new(&self.config)?;
+        let [down, up] = halves(&self.config);
         for path in self.paths() {
-            let [out, input] = *modules.get(path).ok_or_else(|| unknown(key(path, A)))?;
+            let [out, input] = *modules.get(path).ok_or_else(|| unknown(key(path, down)))?;
             let (rank, _) = settings.of(path);
-            self.expect_shape(&key(path, A), &[rank, input])?;
-            self.expect_shape(&key(path, B), &[out, rank])?;
+            self.expect_shape(&key(path, down), &[rank, input])?;
+            self.expect_shape(&key(path, up), &[out, rank])?;
+            if self.kind() == Kind::Dora {
+                self.expect_shape(&key(path, MAGNITUDE), &[out])?;
+            }
         }
         let expected: BTreeMap<&str, &Vec<usize>> =
             expected.iter().map(|(n, s)| (n.as_str(), s)).collect();
@@ -159,16 +209,17 @@ impl Adapter {
         }
     }
 
-    fn module(&self, path: &str, settings: &Settings<'_>) -> Result<LoraModule, AdapterError> {
-        let (a_key, b_key) = (key(path, A), key(path, B));
-        let get = |k: &str| {
-            self.tensors
-                .get(k)
-                .ok_or_else(|| AdapterError::MissingHalf {
-                    missing: k.to_owned(),
-                })
+    fn get(&self, key: &str) -> Result<&OwnedTensor, AdapterError> {
+        let missing = || AdapterError::MissingHalf {
+            missing: key.to_owned(),
         };
-        let (a, b) = (get(&a_key)?, get(&b_key)?);
+        self.tensors.get(key).ok_or_else(missing)
+    }
+
+    fn module(&self, path: &str, settings: &Settings<'_>) -> Result<LoraModule, AdapterError> {
+        let [down, up] = halves(&self.config);
+        let (a_key, b_key) = (key(path, down), key(path, up));
+        let (a, b) = (self.get(&a_key)?, self.get(&b_key)?);
         let (rank, alpha) = settings.of(path);
         let in_features = a.shape.last().copied().unwrap_or(0);
         let out_features = b.shape.first().copied().unwrap_or(0);
@@ -182,28 +233,41 @@ impl Adapter {
             in_features,
             out_features,
             alpha,
-            scaling: crate::lora::scaling(alpha, rank, self.config.use_rslora),
+            scaling: match self.kind() {
+                Kind::Hira => 1.0,
+                _ => crate::lora::scaling(alpha, rank, self.config.use_rslora),
+            },
             dropout: self.config.lora_dropout,
         })
     }
 
-    /// Both halves of every pair, no foreign method, at least one pair, and the head where one was to be saved.
+    /// Both halves of every pair, a magnitude for every one of DoRA's, no foreign method, at least one pair (unless only a
+    /// head was trained), and the head where one was to be saved.
     fn check_keys(&self) -> Result<(), AdapterError> {
+        let [down, up] = halves(&self.config);
+        let other = if self.config.is_hira() { LORA } else { HIRA };
+        let own = [(other[0], "another method"), (other[1], "another method")];
+        let magnitude = [(MAGNITUDE, "DoRA, and use_dora is not set")];
+        let magnitude = &magnitude[usize::from(self.kind() == Kind::Dora)..];
         for name in self.tensors.keys() {
-            if let Some((_, method)) = FOREIGN.iter().find(|(part, _)| name.contains(part)) {
+            let mut foreign = FOREIGN.iter().chain(&own).chain(magnitude);
+            if let Some((_, method)) = foreign.find(|(part, _)| name.contains(part)) {
                 let found = format!("{method} (tensor {name})");
                 return Err(AdapterError::Unsupported {
                     key: "method".into(),
                     found,
-                    supported: "LoRA on linears",
+                    supported: "LoRA, DoRA and HiRA on linears, each with its own tensors",
                 });
             }
-            let half = path_of(name, A)
-                .map(|p| key(p, B))
-                .or_else(|| path_of(name, B).map(|p| key(p, A)));
+            let half = path_of(name, down)
+                .map(|p| key(p, up))
+                .or_else(|| path_of(name, up).map(|p| key(p, down)));
             if let Some(missing) = half.filter(|h| !self.tensors.contains_key(h)) {
                 return Err(AdapterError::MissingHalf { missing });
             }
+        }
+        for path in self.paths() {
+            self.magnitude(path)?;
         }
         let nothing = |expected: String| {
             Err(AdapterError::Nothing {
@@ -221,10 +285,17 @@ impl Adapter {
             return nothing(format!("the modules_to_save {wanted:?}"));
         }
         match self.paths().next() {
-            None => nothing(format!("pairs {PREFIX}*{A} and *{B}")),
-            Some(_) => Ok(()),
+            None if !self.config.is_head_only() => {
+                nothing(format!("pairs {PREFIX}*{down} and *{up}"))
+            }
+            _ => Ok(()),
         }
     }
+}
+
+/// How the keys of a pair end, `A` then `B`.
+fn halves(config: &PeftConfig) -> [&'static str; 2] {
+    if config.is_hira() { HIRA } else { LORA }
 }
 
 fn key(path: &str, suffix: &str) -> String {

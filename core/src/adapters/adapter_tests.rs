@@ -199,8 +199,40 @@ fn damaged_and_foreign_files_are_refused() {
     let one = || OwnedTensor::from_f32(vec![1], &[0.0]).unwrap();
     let dora = "base_model.model.a.q_proj.lora_magnitude_vector";
     assert!(with(&|a| drop(a.tensors.insert(dora.into(), one()))).contains("DoRA"));
+    assert!(with(&|a| a.config.use_dora = true).contains(dora));
+    assert!(with(&|a| a.config.peft_type = "HIRA".into()).contains("another method"));
     assert!(with(&|a| a.config.peft_type = "LOHA".into()).contains("LOHA"));
     let (json, bytes) = whole.to_bytes().unwrap();
     assert!(Adapter::from_bytes(&json, &bytes[..bytes.len() - 1]).is_err());
     assert!(Adapter::from_bytes(b"[]", &bytes).is_err());
+}
+
+#[test]
+fn dora_and_hira_read_back_and_are_not_taken_for_plain_pairs() {
+    let magnitude = OwnedTensor::from_f32(vec![4], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+    let dora = PeftConfig {
+        use_dora: true,
+        ..config()
+    };
+    let extra = vec![("a.q_proj.lora_magnitude_vector".to_owned(), magnitude)];
+    let hira = PeftConfig {
+        peft_type: "HIRA".into(),
+        init_lora_weights: serde_json::Value::Bool(true),
+        lora_alpha: PeftConfig::default().lora_alpha,
+        ..config()
+    };
+    for (config, extra, kind) in [(dora, extra, Kind::Dora), (hira, vec![], Kind::Hira)] {
+        let built = Adapter::new(config, &[pair("a.q_proj")], extra).unwrap();
+        let (json, bytes) = built.to_bytes().unwrap();
+        let read = Adapter::from_bytes(&json, &bytes).unwrap();
+        assert_eq!(read, built);
+        assert_eq!(read.kind(), kind);
+        assert!(read.saved().is_empty());
+        assert_eq!(read.pairs().unwrap().len(), 1);
+        let error = read.modules().unwrap_err().to_string();
+        assert!(error.contains(&kind.to_string()), "{error}");
+        let linears = |out| [("a.q_proj".to_owned(), [out, 3])];
+        read.validate(&linears(4), &[]).unwrap();
+        read.validate(&linears(5), &[]).unwrap_err();
+    }
 }

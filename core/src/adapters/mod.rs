@@ -5,6 +5,7 @@
 //! keys of the configuration survive. Source: PEFT 0.21 (`LoraConfig`, `save_and_load.py`, `tuners_utils.py`).
 
 mod adapter;
+pub mod gallery;
 mod module;
 mod peft_config;
 mod receipt;
@@ -114,6 +115,24 @@ pub enum AdapterError {
         /// The engine's words.
         reason: String,
     },
+    /// A fresh adapter that cannot start the way it was asked to.
+    #[error("module {module}: {reason}")]
+    Initialization {
+        /// The module's path.
+        module: String,
+        /// What is in the way, and what to do.
+        reason: String,
+    },
+    /// An adapter used as plain LoRA which is none.
+    #[error(
+        "this is a {kind} adapter, whose change of a weight is no low-rank matrix: {what} works on plain LoRA only;          merge it into its base instead"
+    )]
+    NotPlain {
+        /// `DoRA` or `HiRA`.
+        kind: String,
+        /// What was to be done.
+        what: &'static str,
+    },
     /// A receipt for other weights.
     #[error(
         "adapter for another base: it was trained on {base} with fingerprint {expected}, this base has {found}; \
@@ -130,4 +149,14 @@ pub enum AdapterError {
     /// Unreadable weights.
     #[error(transparent)]
     Weights(#[from] WeightError),
+}
+
+impl AdapterError {
+    /// An [`AdapterError::Initialization`] of the module at `path`.
+    pub(crate) fn initialization(path: &str, reason: impl ToString) -> Self {
+        Self::Initialization {
+            module: path.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! [`PeftConfig`]: `adapter_config.json` as PEFT 0.21 writes it. A mirror of the file, not the settings of a run.
 
 use super::AdapterError;
-use crate::lora::{LoraConfig, TargetModules};
+use crate::lora::{Init, Kind, LoraConfig, TargetModules};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -32,7 +32,7 @@ pub type Pattern = Vec<(String, f64)>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PeftConfig {
-    /// `LORA`.
+    /// `LORA` (DoRA and rsLoRA included) or `HIRA`.
     pub peft_type: String,
     /// `CAUSAL_LM`, `SEQ_CLS`, or null.
     pub task_type: Option<String>,
@@ -131,10 +131,45 @@ const CHANGING: [&str; 10] = [
 /// Initializations that also change the base's weights, without which the adapter is wrong.
 const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
+/// PEFT's name for "no module": an adapter that only saves modules trained in full.
+const NO_TARGETS: &str = "dummy-target-modules";
+
+/// The type of HiRA adapters.
+const HIRA: &str = "HIRA";
+const HIRA_DROPOUT: &str = "hira_dropout";
+const HIRA_INIT: &str = "init_weights";
+/// Fields of the mirror that `HiraConfig` lacks.
+const NOT_IN_HIRA: [&str; 7] = [
+    "lora_alpha",
+    "lora_dropout",
+    "use_rslora",
+    "use_dora",
+    "alpha_pattern",
+    "bias",
+    "init_lora_weights",
+];
+
 impl PeftConfig {
     /// Reads the bytes of an `adapter_config.json`.
     pub fn from_json(config_json: &[u8]) -> Result<Self, AdapterError> {
-        serde_json::from_slice(config_json).map_err(json)
+        let mut config: Self = serde_json::from_slice(config_json).map_err(json)?;
+        if config.is_hira() {
+            let dropout = config.rest.remove(HIRA_DROPOUT);
+            config.lora_dropout = dropout.and_then(|v| v.as_f64()).unwrap_or_default();
+            config.init_lora_weights = config.rest.remove(HIRA_INIT).unwrap_or_default();
+        }
+        Ok(config)
+    }
+
+    /// Whether it is a HiRA adapter's.
+    pub fn is_hira(&self) -> bool {
+        self.peft_type == HIRA
+    }
+
+    /// Whether it adapts nothing and only saves modules trained in full.
+    pub fn is_head_only(&self) -> bool {
+        self.target_modules == Some(OneOrMany::One(NO_TARGETS.to_owned()))
+            && self.modules_to_save.as_ref().is_some_and(|m| !m.is_empty())
     }
 
     /// The bytes of an `adapter_config.json`, keys sorted as PEFT sorts them.
@@ -142,6 +177,11 @@ impl PeftConfig {
         let Value::Object(mut map) = serde_json::to_value(self).map_err(json)? else {
             return Ok(Vec::new());
         };
+        if self.is_hira() {
+            NOT_IN_HIRA.iter().for_each(|key| drop(map.remove(*key)));
+            map.insert(HIRA_DROPOUT.to_owned(), self.lora_dropout.into());
+            map.insert(HIRA_INIT.to_owned(), self.init_lora_weights.clone());
+        }
         map.sort_keys();
         serde_json::to_vec_pretty(&map).map_err(json)
     }
@@ -152,19 +192,33 @@ impl PeftConfig {
     /// `targets`, because a file should say what was adapted.
     pub fn from_lora(config: &LoraConfig, task_type: &str, base: &str, targets: &[String]) -> Self {
         let target_modules = match &config.target_modules {
+            _ if config.method.kind().is_none() => OneOrMany::One(NO_TARGETS.to_owned()),
             TargetModules::Pattern(p) if p.eq_ignore_ascii_case("all-linear") => OneOrMany::Many(
                 super::targets::last_parts(targets.iter().map(String::as_str)),
             ),
             other => names(other),
         };
         let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+        let kind = config.method.kind();
+        let peft_type = if kind == Some(Kind::Hira) {
+            HIRA
+        } else {
+            "LORA"
+        };
         Self {
+            peft_type: peft_type.to_owned(),
+            use_dora: kind == Some(Kind::Dora),
+            init_lora_weights: match config.init {
+                Init::Gaussian => Value::from("gaussian"),
+                // The others leave a pair that fits the base it names, so loading must not repeat them.
+                _ => Value::Bool(true),
+            },
             task_type: Some(task_type.to_owned()),
             base_model_name_or_path: Some(base.to_owned()),
             r: config.rank,
             lora_alpha: config.alpha,
             lora_dropout: config.dropout,
-            use_rslora: config.rslora,
+            use_rslora: config.uses_rslora(),
             target_modules: Some(target_modules),
             exclude_modules: config.exclude_modules.as_ref().map(names),
             modules_to_save: some(&config.modules_to_save),
@@ -183,7 +237,7 @@ impl PeftConfig {
         }
     }
 
-    /// Refuses by name what would be computed wrongly: other methods, DoRA, and keys that change the forward pass.
+    /// Refuses by name what would be computed wrongly: other methods, and keys that change the forward pass.
     pub fn refuse_unsupported(&self) -> Result<(), AdapterError> {
         let refuse = |key: &str, found: String, supported| {
             Err(AdapterError::Unsupported {
@@ -192,11 +246,8 @@ impl PeftConfig {
                 supported,
             })
         };
-        if self.peft_type != "LORA" {
-            return refuse("peft_type", self.peft_type.clone(), "LORA");
-        }
-        if self.use_dora {
-            return refuse("use_dora", "true".into(), "false");
+        if self.peft_type != "LORA" && !self.is_hira() {
+            return refuse("peft_type", self.peft_type.clone(), "LORA, HIRA");
         }
         if self.fan_in_fan_out {
             return refuse(
@@ -313,7 +364,6 @@ mod tests {
     fn what_would_be_wrong_is_refused_by_name() {
         for (text, word) in [
             (r#"{"peft_type":"IA3"}"#, "IA3"),
-            (r#"{"use_dora":true}"#, "use_dora"),
             (r#"{"lora_bias":true}"#, "lora_bias"),
             (r#"{"init_lora_weights":"pissa_niter_4"}"#, "pissa_niter_4"),
             (r#"{"layer_replication":[[0,2]]}"#, "layer_replication"),
@@ -335,6 +385,30 @@ mod tests {
                 .refuse_unsupported()
                 .unwrap();
         }
+    }
+
+    #[test]
+    fn hira_has_keys_of_its_own() {
+        let config = LoraConfig {
+            method: crate::lora::Method::Hira,
+            rank: 4,
+            dropout: 0.25,
+            init: Init::Gaussian,
+            ..LoraConfig::default()
+        };
+        let c = PeftConfig::from_lora(&config, "CAUSAL_LM", "base", &["a.q_proj".into()]);
+        let bytes = c.to_json().unwrap();
+        let value: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(value["peft_type"], "HIRA");
+        assert_eq!(
+            (&value["hira_dropout"], &value["init_weights"]),
+            (&0.25.into(), &"gaussian".into())
+        );
+        assert!(value.get("lora_alpha").is_none() && value.get("use_dora").is_none());
+        let read = PeftConfig::from_json(&bytes).unwrap();
+        read.refuse_unsupported().unwrap();
+        assert_eq!((read.is_hira(), read.lora_dropout, read.r), (true, 0.25, 4));
+        assert_eq!(read.to_json().unwrap(), bytes);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! one text depend on each other, and intervals over tokens would be far too narrow.
 //!
 //! Base and adapted are compared on the *same* draws (paired), so that what makes an example hard
-//! for both cancels out. The p-value is that of Koehn 2004 as sacreBLEU computes it: the share of draws
-//! whose difference strays from the mean difference by at least the difference observed, one added
-//! to both counts so that it is never 0.
+//! for both cancels out. The p-value is two-sided, by shifting the draws to no difference: the share of them
+//! whose difference strays from their mean by at least the difference observed, one added to both counts so that
+//! it is never 0. Under equal models it is uniform, and it agrees with approximate randomization; sacreBLEU's
+//! paired bootstrap centres absolute differences instead, and so gives smaller values.
 //!
 //! Draws are exact integers from a seeded ChaCha stream, the same on 32-bit wasm as natively.
 

@@ -127,6 +127,8 @@ pub struct ClassificationReport {
     pub macro_recall: f64,
     /// Mean of the classes' F1 weighted by their examples.
     pub weighted_f1: f64,
+    /// Matthews correlation coefficient, -1 to 1; 0 where all gold classes or all answers are the same.
+    pub mcc: f64,
     /// Examples.
     pub examples: u64,
     /// Examples whose answer named no label.
@@ -251,6 +253,28 @@ impl ConfusionMatrix {
         mean(&self.per_class(), |c| c.recall)
     }
 
+    /// Correlation of gold and answered class over all classes (Gorodkin 2004), "no label" being one more answer.
+    pub fn mcc(&self) -> f64 {
+        let classes = self.labels.len();
+        let gold: Vec<f64> = self
+            .rows()
+            .map(|row| row.iter().sum::<u64>() as f64)
+            .collect();
+        let answered: Vec<f64> = (0..=classes)
+            .map(|k| self.rows().map(|row| row[k]).sum::<u64>() as f64)
+            .collect();
+        let right: u64 = (0..classes).map(|c| self.count(c, Some(c))).sum();
+        let all = self.examples() as f64;
+        let squares = |of: &[f64]| all * all - of.iter().map(|v| v * v).sum::<f64>();
+        let together: f64 = gold.iter().zip(&answered).map(|(g, a)| g * a).sum();
+        let scale = (squares(&gold) * squares(&answered)).sqrt();
+        if scale > 0.0 {
+            (right as f64 * all - together) / scale
+        } else {
+            0.0
+        }
+    }
+
     /// All scores.
     pub fn report(&self) -> ClassificationReport {
         let per_class = self.per_class();
@@ -262,6 +286,7 @@ impl ConfusionMatrix {
             macro_precision: mean(&per_class, |c| c.precision),
             macro_recall: mean(&per_class, |c| c.recall),
             weighted_f1: weighted / (examples.max(1)) as f64,
+            mcc: self.mcc(),
             examples,
             unparsed: self.unparsed(),
             per_class,
@@ -386,16 +411,10 @@ mod tests {
 
     #[test]
     fn scores_equal_the_stored_goldens() {
-        let shared = std::env::var("QLOOM_SHARED")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared").to_owned());
-        let path = format!("{shared}/reference/golden/metrics_2/metrics.json");
-        let Ok(text) = std::fs::read_to_string(&path) else {
-            eprintln!("skipped: no golden metrics at {path}");
-            return;
-        };
-        let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let cases = golden["classification"].as_array().unwrap();
-        assert!(!cases.is_empty());
+        let all = crate::evaluation::golden::cases();
+        let cases = all
+            .iter()
+            .flat_map(|c| c.json["classification"].as_array().unwrap());
         for case in cases {
             let list =
                 |key: &str| -> Vec<usize> { serde_json::from_value(case[key].clone()).unwrap() };
@@ -412,9 +431,20 @@ mod tests {
                 (report.macro_precision, "macro_precision"),
                 (report.macro_recall, "macro_recall"),
                 (report.weighted_f1, "weighted_f1"),
+                (report.accuracy, "micro_f1"),
+                (report.mcc, "mcc"),
             ] {
                 close(found, case[key].as_f64().unwrap());
             }
+            for (class, expected) in report
+                .per_class
+                .iter()
+                .zip(case["per_class_f1"].as_array().unwrap())
+            {
+                close(class.f1, expected.as_f64().unwrap());
+            }
+            let counts: Vec<&[u64]> = m.rows().map(|row| &row[..labels.len()]).collect();
+            assert_eq!(serde_json::json!(counts), case["confusion"]);
         }
     }
 

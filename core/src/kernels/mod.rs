@@ -6,6 +6,7 @@
 //! | [`cross_entropy`]: losses and gradients of a language-model head, a chunk of logits at a time | `cross_entropy/reference.rs` | `cross_entropy/tests.rs` | not yet measured on a quiet machine |
 //! | [`attention`]: grouped-query softmax attention | `attention/reference.rs` | `attention/tests.rs` | see `attention/mod.rs` |
 //! | [`rms_norm`], [`swiglu`], [`rope`], [`layer_norm`], [`gelu`]: one parallel pass each instead of a chain of operations | `reference.rs` beside each | `tests.rs` beside each | see each |
+//! | [`hadamard`]: the product by a weight that a low-rank matrix modulates (HiRA) | `hadamard/reference.rs` | `hadamard/tests.rs` | not yet measured |
 //!
 //! `cpu.rs` holds what the CPU versions share. All sums are f32 and their order depends on shapes (and on the
 //! instruction set) alone, never on the scheduling of threads: a run repeated on the same machine gives the same bits.
@@ -14,6 +15,7 @@ pub mod attention;
 pub(crate) mod cpu;
 pub mod cross_entropy;
 pub mod gelu;
+pub mod hadamard;
 pub mod layer_norm;
 pub mod nf4_matmul;
 pub mod rms_norm;

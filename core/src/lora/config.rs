@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Init, Kind, Method};
+
 /// Which modules get an adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -20,16 +22,21 @@ impl Default for TargetModules {
     }
 }
 
-/// Settings of a low-rank adapter. Defaults are PEFT's, except `target_modules`, which follows the
+/// Settings of what is trained. Defaults are PEFT's, except `target_modules`, which follows the
 /// QLoRA paper (every linear layer of the blocks).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
-    /// The adapter method; `"lora"` is the one that exists so far.
-    pub method: String,
+    /// How the base is adapted: `"lora"`, `"rslora"`, `"dora"`, `"sparse"`, `"hira"`, or one of the
+    /// baselines `"full"` and `"head"`; [`Method`] says what each does and where it comes from.
+    pub method: Method,
+    /// How a fresh adapter starts: `"default"`, `"gaussian"`, `"pissa"`, `"pissa_niter_4"`, `"loftq"`;
+    /// see [`Init`]. PEFT calls it `init_lora_weights`.
+    pub init: Init,
     /// Rank of the update. 8 suits style and format; 16 to 64 where knowledge must be taught.
     pub rank: usize,
-    /// Numerator of the scaling `alpha / rank`. Commonly `rank` or `2 * rank`.
+    /// Numerator of the scaling `alpha / rank`. Commonly `rank` or `2 * rank`. HiRA has no scaling
+    /// and ignores it.
     pub alpha: f64,
     /// Probability of dropping an input feature of the adapter during training.
     pub dropout: f64,
@@ -38,7 +45,17 @@ pub struct LoraConfig {
     /// Modules left out although `target_modules` matches them.
     pub exclude_modules: Option<TargetModules>,
     /// Scale by `alpha / sqrt(rank)` instead of `alpha / rank`, so that high ranks keep learning.
+    /// `method = "rslora"` means the same.
     pub rslora: bool,
+    /// LoRA+: how many times faster `B` learns than `A` (`loraplus_lr_ratio` in PEFT; the paper
+    /// advises 16 with a halved `lr`). 1 is plain AdamW. Vectors (DoRA's magnitudes, biases) learn
+    /// at `B`'s rate, as PEFT groups them.
+    pub lora_plus_ratio: f64,
+    /// `method = "sparse"`: the share of all rank-one components that may remain, over all modules.
+    pub density: f64,
+    /// `init = "loftq"`: alternations between quantizing and decomposing. Above 1 the quantized base
+    /// changes and is written beside the adapter.
+    pub loftq_iter: usize,
     /// Ranks for modules whose path ends with, or matches, the key.
     pub rank_pattern: BTreeMap<String, usize>,
     /// Alphas for modules whose path ends with, or matches, the key.
@@ -54,13 +71,17 @@ pub struct LoraConfig {
 impl Default for LoraConfig {
     fn default() -> Self {
         Self {
-            method: "lora".to_owned(),
+            method: Method::Lora,
+            init: Init::Default,
             rank: 8,
             alpha: 16.0,
             dropout: 0.0,
             target_modules: TargetModules::default(),
             exclude_modules: None,
             rslora: false,
+            lora_plus_ratio: 1.0,
+            density: 0.5,
+            loftq_iter: 1,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             modules_to_save: Vec::new(),
@@ -70,8 +91,127 @@ impl Default for LoraConfig {
     }
 }
 
-/// `alpha / rank`, or `alpha / sqrt(rank)` with rsLoRA.
-pub fn scaling(alpha: f64, rank: usize, rslora: bool) -> f64 {
-    let rank = rank as f64;
-    alpha / if rslora { rank.sqrt() } else { rank }
+impl LoraConfig {
+    /// Whether the scaling is rsLoRA's.
+    pub fn uses_rslora(&self) -> bool {
+        self.rslora || self.method == Method::Rslora
+    }
+
+    /// What contradicts itself or is out of range, as `key = value: what to do`.
+    pub fn validate(&self) -> Result<(), String> {
+        let bad = |key: &str, value: String, expected: &str| {
+            Err(format!("lora.{key} = {value}: expected {expected}"))
+        };
+        if self.rank == 0 {
+            return bad("rank", "0".into(), "at least 1");
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return bad(
+                "dropout",
+                self.dropout.to_string(),
+                "a share from 0 to below 1",
+            );
+        }
+        if !self.alpha.is_finite() || self.alpha <= 0.0 {
+            return bad("alpha", self.alpha.to_string(), "a positive number");
+        }
+        if !(self.density > 0.0 && self.density <= 1.0) {
+            return bad("density", self.density.to_string(), "a share in (0, 1]");
+        }
+        if !self.lora_plus_ratio.is_finite() || self.lora_plus_ratio <= 0.0 {
+            let ratio = self.lora_plus_ratio.to_string();
+            return bad(
+                "lora_plus_ratio",
+                ratio,
+                "a positive number; 1 switches LoRA+ off",
+            );
+        }
+        if self.loftq_iter == 0 {
+            return bad("loftq_iter", "0".into(), "at least 1");
+        }
+        self.refuse_contradictions()
+    }
+
+    fn refuse_contradictions(&self) -> Result<(), String> {
+        let method = self.method;
+        let needs_plain_pairs = !matches!(self.init, Init::Default | Init::Gaussian);
+        if needs_plain_pairs && !matches!(method.kind(), Some(Kind::Lora | Kind::Dora)) {
+            return Err(format!(
+                "lora.init = \"{}\" starts a low-rank pair from the base's weights, which lora.method = \"{method}\" does \
+                 not train; use \"default\" or \"gaussian\"",
+                self.init
+            ));
+        }
+        if needs_plain_pairs && method.kind() == Some(Kind::Dora) {
+            return Err(format!(
+                "lora.init = \"{}\" changes the weights whose norms DoRA's magnitudes start from; use lora.method = \"lora\" \
+                 or \"rslora\" with it",
+                self.init
+            ));
+        }
+        if self.adapter.is_some() && self.init != Init::Default {
+            return Err(format!(
+                "lora.init = \"{}\" is for a fresh adapter, and lora.adapter continues one; leave one of them out",
+                self.init
+            ));
+        }
+        if self.adapter.is_some() && method.kind().is_none() {
+            return Err(format!(
+                "lora.adapter continues an adapter, and lora.method = \"{method}\" trains none; leave one of them out"
+            ));
+        }
+        if method == Method::Full && !self.modules_to_save.is_empty() {
+            return Err("lora.modules_to_save has no meaning with lora.method = \"full\", which trains every weight".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+
+    fn checked(text: &str) -> Result<(), String> {
+        let config: LoraConfig = toml::from_str(text).map_err(|e| e.to_string())?;
+        config.validate()
+    }
+
+    #[test]
+    fn methods_and_initializations_are_named_and_checked() {
+        for good in [
+            "",
+            "method = \"dora\"",
+            "method = \"sparse\"\ndensity = 0.25",
+            "method = \"hira\"\ninit = \"gaussian\"",
+            "init = \"pissa_niter_4\"",
+            "method = \"rslora\"\ninit = \"loftq\"\nloftq_iter = 5",
+            "method = \"head\"",
+            "lora_plus_ratio = 16",
+        ] {
+            checked(good).unwrap();
+        }
+        for (bad, word) in [
+            ("method = \"dorra\"", "dora"),
+            ("init = \"pisa\"", "pissa"),
+            ("init = \"pissa_niter_0\"", "pissa_niter_"),
+            ("density = 0.0", "density"),
+            ("density = 1.5", "density"),
+            ("lora_plus_ratio = 0", "lora_plus_ratio"),
+            ("loftq_iter = 0", "loftq_iter"),
+            ("rank = 0", "rank"),
+            ("alpha = nan", "alpha"),
+            ("method = \"hira\"\ninit = \"pissa\"", "hira"),
+            ("method = \"dora\"\ninit = \"loftq\"", "DoRA"),
+            ("adapter = \"x\"\ninit = \"pissa\"", "lora.adapter"),
+            ("adapter = \"x\"\nmethod = \"full\"", "full"),
+            (
+                "method = \"full\"\nmodules_to_save = [\"lm_head\"]",
+                "modules_to_save",
+            ),
+        ] {
+            let error = checked(bad).unwrap_err();
+            assert!(error.contains(word), "{bad}: {error}");
+        }
+    }
 }

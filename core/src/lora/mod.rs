@@ -1,14 +1,28 @@
-//! Low-rank adaptation: configuration, the layer's maths, and the overlay that puts adapters and
+//! Adaptation: configuration, the methods' maths, how a new adapter starts, and the overlay that puts adapters and
 //! trained weights on a model without touching the base.
 //!
-//! Source: Hu et al., "LoRA", arXiv 2106.09685; rsLoRA: Kalajdzievski, arXiv 2312.03732.
+//! | file | what |
+//! |---|---|
+//! | `config.rs` | the `[lora]` table |
+//! | `methods/` | LoRA, rsLoRA, DoRA, sparse LoRA, HiRA and the baselines, one interface |
+//! | `init/` | default, gaussian, PiSSA, LoftQ |
+//! | `fresh.rs` | the tensors of a new adapter and their initial values |
+//! | `inject.rs` | between files, parameters and layers |
+//! | `overlay.rs` | what lies over a frozen base |
 
 mod config;
+mod fresh;
+pub mod init;
 mod inject;
-mod layer;
+pub mod methods;
 mod overlay;
 
-pub use config::{LoraConfig, TargetModules, scaling};
-pub use inject::{fresh_parameters, overlay, parameters_of, peft_config, to_adapter};
-pub use layer::LoraLayer;
+pub use config::{LoraConfig, TargetModules};
+pub use fresh::{Fresh, Tensors, adapter_values, fresh, fresh_parameters, layout};
+pub use init::{BaseWeights, Init, Taken};
+pub use inject::{overlay, parameters_of, peft_config, subtraction, to_adapter};
+pub use methods::{
+    AdapterLayer, AdapterMethod, DoraLayer, HiraLayer, Kind, LoraLayer, Method, SparseLayer,
+    head_modules, row_norms, scaling,
+};
 pub use overlay::Overlay;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::Tensor;
 
-use super::LoraLayer;
+use super::AdapterLayer;
 
 /// Adapter layers and replacement weights by module path or tensor name.
 ///
@@ -12,15 +12,16 @@ use super::LoraLayer;
 /// adapters can live on one base and be switched without reloading it.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
-    lora: HashMap<String, Vec<LoraLayer>>,
+    layers: HashMap<String, Vec<AdapterLayer>>,
     matrices: HashMap<String, Tensor<2>>,
     vectors: HashMap<String, Tensor<1>>,
 }
 
 impl Overlay {
-    /// Adds a pair to the module at `path` (`model.layers.0.self_attn.q_proj`). Pairs stack.
-    pub fn add_lora(&mut self, path: &str, layer: LoraLayer) {
-        self.lora.entry(path.to_owned()).or_default().push(layer);
+    /// Adds a layer of any method to the module at `path` (`model.layers.0.self_attn.q_proj`). Layers stack.
+    pub fn add_lora(&mut self, path: &str, layer: impl Into<AdapterLayer>) {
+        let stack = self.layers.entry(path.to_owned()).or_default();
+        stack.push(layer.into());
     }
 
     /// Replaces the matrix `name` (`lm_head.weight`).
@@ -33,9 +34,9 @@ impl Overlay {
         self.vectors.insert(name.to_owned(), value);
     }
 
-    /// The pairs on the module at `path`.
-    pub fn lora(&self, path: &str) -> &[LoraLayer] {
-        self.lora.get(path).map_or(&[], Vec::as_slice)
+    /// The layers on the module at `path`.
+    pub fn layers(&self, path: &str) -> &[AdapterLayer] {
+        self.layers.get(path).map_or(&[], Vec::as_slice)
     }
 
     /// The replacement for the matrix `name`.

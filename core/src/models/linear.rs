@@ -1,9 +1,11 @@
 //! A projection whose weight is dense or NF4, with any number of adapters on it.
 
+use std::sync::{Arc, OnceLock};
+
 use burn::tensor::{DType, Tensor};
 
 use crate::kernels::nf4_matmul::Nf4Weight;
-use crate::lora::{LoraLayer, Overlay};
+use crate::lora::{AdapterLayer, AdapterMethod, Overlay};
 
 /// A weight in PyTorch's orientation, `[out_features, in_features]`.
 // A model holds a few hundred of these; a box each would save nothing worth an indirection.
@@ -24,7 +26,9 @@ pub struct Linear {
     /// Added to every row, `[out_features]`.
     pub bias: Option<Tensor<1>>,
     /// Active adapters; their contributions add up.
-    pub adapters: Vec<LoraLayer>,
+    pub adapters: Vec<AdapterLayer>,
+    /// See [`Linear::squared_norms`]; shared by every copy that has the same base weight.
+    squared_norms: Arc<OnceLock<Tensor<1>>>,
 }
 
 impl Linear {
@@ -34,38 +38,69 @@ impl Linear {
             weight,
             bias,
             adapters: Vec::new(),
+            squared_norms: Arc::default(),
         }
     }
 
     /// `[rows, in_features]` to `[rows, out_features]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let mut y = match &self.weight {
-            Weight::Dense(w) => x.clone().matmul(w.clone().transpose()),
-            Weight::Nf4(w) => w.linear(x.clone()),
-        };
+        let mut y = self.product(x.clone());
+        // Kept only for the methods that need it: a second handle would cost the sums below their in-place adds.
+        let shared = self.adapters.iter().any(AdapterMethod::uses_product);
+        let product = shared.then(|| y.clone());
         if let Some(bias) = &self.bias {
             y = y + bias.clone().unsqueeze();
         }
         for adapter in &self.adapters {
-            y = y + adapter.delta(x.clone());
+            y = y + adapter.delta(x.clone(), product.as_ref(), self);
         }
         y
     }
 
+    /// `x·Wᵀ`: the base alone, without its bias.
+    pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.weight {
+            Weight::Dense(w) => x.matmul(w.clone().transpose()),
+            Weight::Nf4(w) => w.linear(x),
+        }
+    }
+
+    /// A dense copy of the base weight in `dtype`, `[out_features, in_features]`. For reports and tests: nothing in a
+    /// forward pass keeps one.
+    pub fn dense(&self, dtype: DType) -> Tensor<2> {
+        match &self.weight {
+            Weight::Dense(w) => w.clone().cast(dtype),
+            Weight::Nf4(w) => w.dequantize(dtype.into()),
+        }
+    }
+
+    /// The sum of squares of every row of the base weight, `[out_features]`, f32; computed when first asked for.
+    pub fn squared_norms(&self) -> Tensor<1> {
+        let compute = || {
+            let squares: Tensor<2> = self.dense(DType::F32).square();
+            squares.sum_dim(1).squeeze_dim(1)
+        };
+        self.squared_norms.get_or_init(compute).clone()
+    }
+
     /// This projection with what `overlay` holds for the module at `path`.
     pub fn with(&self, overlay: &Overlay, path: &str) -> Self {
-        let weight = match overlay.matrix(&format!("{path}.weight")) {
-            Some(replacement) => Weight::Dense(replacement.cast(self.dtype())),
-            None => self.weight.clone(),
+        let (weight, squared_norms) = match overlay.matrix(&format!("{path}.weight")) {
+            Some(replacement) => (
+                Weight::Dense(replacement.cast(self.dtype())),
+                Arc::default(),
+            ),
+            None => (self.weight.clone(), self.squared_norms.clone()),
         };
         let bias = overlay
             .vector(&format!("{path}.bias"))
             .or_else(|| self.bias.clone());
-        let adapters = [self.adapters.as_slice(), overlay.lora(path)].concat();
+        let adapters = [self.adapters.as_slice(), overlay.layers(path)].concat();
         Self {
             weight,
             bias,
             adapters,
+            squared_norms,
         }
     }
 
@@ -78,7 +113,7 @@ impl Linear {
     }
 
     /// The type the dense weight is stored in; f32 for packed weights, which take any.
-    fn dtype(&self) -> DType {
+    pub(crate) fn dtype(&self) -> DType {
         match &self.weight {
             Weight::Dense(w) => w.dtype(),
             Weight::Nf4(_) => DType::F32,

@@ -306,7 +306,7 @@ fn state_text(
 }
 
 /// The stored type of a PyTorch type name.
-pub(super) fn torch_dtype(name: &str) -> Option<Dtype> {
+pub(crate) fn torch_dtype(name: &str) -> Option<Dtype> {
     match name {
         "float32" => Some(Dtype::F32),
         "float16" => Some(Dtype::F16),

@@ -219,7 +219,7 @@ fn run<S: WeightSource + ?Sized, W: Write>(
 }
 
 /// The power of two that the job's size is a multiple of, at most 8: jobs in descending order keep every tensor aligned.
-fn alignment(outputs: &[TensorSpec]) -> u64 {
+pub(super) fn alignment(outputs: &[TensorSpec]) -> u64 {
     let size: u64 = outputs.iter().filter_map(|s| s.byte_len().ok()).sum();
     1 << size.trailing_zeros().min(3)
 }
@@ -248,7 +248,7 @@ fn dense_linear(spec: &TensorSpec) -> Option<String> {
     (spec.shape.len() == 2 && !path.contains("embed")).then(|| path.to_owned())
 }
 
-fn is_companion<S: WeightSource + ?Sized>(source: &S, name: &str) -> bool {
+pub(super) fn is_companion<S: WeightSource + ?Sized>(source: &S, name: &str) -> bool {
     COMPANIONS.iter().any(|c| {
         let owner = name.strip_suffix(c).and_then(|n| n.strip_suffix('.'));
         owner.is_some_and(|o| matches!(stored_format(source, o), Ok(Stored::Nf4)))
@@ -256,7 +256,7 @@ fn is_companion<S: WeightSource + ?Sized>(source: &S, name: &str) -> bool {
 }
 
 /// `values` as bytes of `dtype`, rounded to nearest even.
-fn encode(values: &[f32], dtype: Dtype, name: &str) -> Result<Vec<u8>, WeightError> {
+pub(crate) fn encode(values: &[f32], dtype: Dtype, name: &str) -> Result<Vec<u8>, WeightError> {
     Ok(match dtype {
         Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         Dtype::F16 => values

@@ -8,7 +8,7 @@
 //!   -> codes   4 bits a value, two to a byte    codebook.rs, blockwise.rs
 //!   -> absmax  one f32 a block                  blockwise.rs
 //!        -> 8 bits a block + f32 a 256 blocks   double_quant.rs, dynamic_map.rs
-//! on disk: X.weight, .absmax, .quant_map, ...   bitsandbytes.rs; whole checkpoints: checkpoint.rs; which tensors: config.rs
+//! on disk: X.weight, .absmax, .quant_map, ...   bitsandbytes.rs; whole checkpoints: checkpoint.rs, requantize.rs; which tensors: config.rs
 //! ```
 
 mod bitsandbytes;
@@ -18,12 +18,15 @@ mod codebook;
 mod config;
 mod double_quant;
 mod dynamic_map;
+mod requantize;
 mod tensor;
 
+pub(crate) use bitsandbytes::torch_dtype;
 pub use bitsandbytes::{
     Stored, is_quantized, nf4_shape, nf4_specs, read_bnb, stored_format, write_bnb,
 };
 pub use blockwise::{Blocks, dequantize, dequantize_reference, quantize, quantize_reference};
+pub(crate) use checkpoint::encode;
 pub use checkpoint::{
     CheckpointReport, QuantizeOptions, SOURCE_FINGERPRINT, dequantize_checkpoint,
     quantize_checkpoint,
@@ -32,6 +35,7 @@ pub use codebook::{NF4_CODEBOOK, NF4_MIDPOINTS, nf4_code};
 pub use config::{QuantizationConfig, is_quantizable};
 pub use double_quant::{Absmax, NESTED_BLOCKSIZE};
 pub use dynamic_map::DYNAMIC_MAP;
+pub use requantize::{Replacement, rewrite_quantized};
 pub use tensor::{BLOCKSIZE, Nf4Tensor};
 
 use crate::weights::WeightError;

@@ -11,6 +11,7 @@ pub struct AdamW {
     betas: [f64; 2],
     eps: f64,
     weight_decay: f64,
+    lr_scale: Option<Tensor<1>>,
     /// Optimizer steps taken.
     pub step: u64,
     /// First moment, `[parameters]`, f32.
@@ -26,10 +27,17 @@ impl AdamW {
             betas: config.betas,
             eps: config.eps,
             weight_decay: config.weight_decay,
+            lr_scale: None,
             step: 0,
             first_moment: Tensor::zeros([parameters], device),
             second_moment: Tensor::zeros([parameters], device),
         }
+    }
+
+    /// With a factor on the learning rate of every value (LoRA+); decay follows the rate, as in PyTorch's groups.
+    pub fn with_lr_scale(mut self, scale: Option<Tensor<1>>) -> Self {
+        self.lr_scale = scale;
+        self
     }
 
     /// One update; returns the new values. `decay` is 1 where weight decay applies and 0 elsewhere,
@@ -60,11 +68,22 @@ impl AdamW {
         let direction = self.first_moment.clone() / denominator;
 
         let shrink = lr * self.weight_decay;
+        let rate = lr / correction1;
+        let Some(scale) = &self.lr_scale else {
+            let values = match (shrink == 0.0, decay) {
+                (true, _) => values,
+                (false, None) => values.mul_scalar(1.0 - shrink),
+                (false, Some(mask)) => values.clone() - values * mask.clone().mul_scalar(shrink),
+            };
+            return values - direction.mul_scalar(rate);
+        };
         let values = match (shrink == 0.0, decay) {
             (true, _) => values,
-            (false, None) => values.mul_scalar(1.0 - shrink),
-            (false, Some(mask)) => values.clone() - values * mask.clone().mul_scalar(shrink),
+            (false, decay) => {
+                let mask = decay.map_or_else(|| scale.clone(), |d| d.clone() * scale.clone());
+                values.clone() - values * mask.mul_scalar(shrink)
+            }
         };
-        values - direction.mul_scalar(lr / correction1)
+        values - direction * scale.clone().mul_scalar(rate)
     }
 }

@@ -1,9 +1,12 @@
 //! What is trained: named slices of one flat f32 vector.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::host::to_vec;
-use crate::lora::{LoraLayer, Overlay};
+use crate::lora::methods::sparse;
+use crate::lora::{AdapterLayer, Kind, LoraConfig, LoraLayer, Method, Overlay};
 
 /// What a trained tensor is to the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,9 +19,21 @@ pub enum Role {
         scaling: f64,
         /// Dropout on the module's input while training.
         dropout: f64,
+        /// What the pair is part of.
+        kind: Kind,
     },
     /// The up projection of the module at `path`.
     LoraB {
+        /// Module path.
+        path: String,
+    },
+    /// DoRA's magnitudes of the rows of the module at `path`.
+    Magnitude {
+        /// Module path.
+        path: String,
+    },
+    /// The gates on the ranks of the module at `path`, of sparse LoRA.
+    Gate {
         /// Module path.
         path: String,
     },
@@ -49,17 +64,25 @@ impl Parameter {
         self.len() == 0
     }
 
-    /// Whether weight decay applies: to matrices, not to norms and biases.
+    /// Whether weight decay applies: to matrices and, as in Hugging Face's trainer, to DoRA's magnitudes; not to
+    /// norms, biases and gates.
     fn decays(&self) -> bool {
-        self.shape.len() > 1
+        self.shape.len() > 1 || matches!(self.role, Role::Magnitude { .. })
+    }
+
+    /// Whether LoRA+ raises its learning rate: `B`, and whatever is a vector, as PEFT groups them.
+    fn is_fast(&self) -> bool {
+        matches!(self.role, Role::LoraB { .. }) || self.shape.len() == 1
     }
 }
 
-/// All trained tensors, in the order of the flat vector. A `LoraA` is followed by its `LoraB`.
+/// All trained tensors, in the order of the flat vector. Gates, where there are any, lie side by side.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     specs: Vec<Parameter>,
     offsets: Vec<usize>,
+    lora_plus_ratio: f64,
+    density: f64,
     /// The values, `[total]`, f32, without autodiff.
     pub values: Tensor<1>,
 }
@@ -91,8 +114,19 @@ impl Parameters {
         Self {
             specs,
             offsets,
+            lora_plus_ratio: 1.0,
+            density: 1.0,
             values,
         }
+    }
+
+    /// With what the method says about the optimizer: LoRA+'s ratio, and the density of open gates.
+    pub fn with_method(mut self, config: &LoraConfig) -> Self {
+        self.lora_plus_ratio = config.lora_plus_ratio;
+        if config.method == Method::Sparse {
+            self.density = config.density;
+        }
+        self
     }
 
     /// The tensors' names, shapes and roles.
@@ -113,19 +147,59 @@ impl Parameters {
 
     /// 1 where weight decay applies, 0 elsewhere; `None` if it applies everywhere.
     pub fn decay_mask(&self) -> Option<Tensor<1>> {
-        if self.specs.iter().all(Parameter::decays) {
+        self.mask(|s| f32::from(u8::from(s.decays())))
+    }
+
+    /// What the learning rate is multiplied with, value by value; `None` if it is the same everywhere.
+    pub fn lr_scale(&self) -> Option<Tensor<1>> {
+        let ratio = self.lora_plus_ratio as f32;
+        self.mask(|s| if s.is_fast() { ratio } else { 1.0 })
+    }
+
+    /// A flat vector with `value` of each tensor at its place; `None` where it is 1 everywhere.
+    fn mask(&self, value: impl Fn(&Parameter) -> f32) -> Option<Tensor<1>> {
+        if self.specs.iter().all(|s| value(s) == 1.0) {
             return None;
         }
         let mask: Vec<f32> = self
             .specs
             .iter()
-            .flat_map(|s| std::iter::repeat_n(f32::from(u8::from(s.decays())), s.len()))
+            .flat_map(|s| std::iter::repeat_n(value(s), s.len()))
             .collect();
         let total = mask.len();
         Some(Tensor::from_data(
             TensorData::new(mask, [total]),
             &self.values.device(),
         ))
+    }
+
+    /// Puts the values back where the method's constraint allows them after `step` of `total` optimizer steps: sparse
+    /// LoRA keeps its largest gates. Depends on values and counters alone, so a resumed run does the same.
+    pub fn constrain(&mut self, step: u64, total: u64) {
+        let Some((start, end)) = self.gates() else {
+            return;
+        };
+        let open = sparse::budget(end - start, self.density, step, total);
+        let gates = self.values.clone().narrow(0, start, end - start);
+        let gates = sparse::close(gates, open);
+        self.values
+            .inplace(|values| values.slice_assign([start..end], gates));
+    }
+
+    /// Share of gates that are closed; `None` where there is no gate.
+    pub fn sparsity(&self) -> Option<f64> {
+        let (start, end) = self.gates()?;
+        let gates = to_vec(self.values.clone().narrow(0, start, end - start));
+        let closed = gates.iter().filter(|g| **g == 0.0).count();
+        Some(closed as f64 / gates.len().max(1) as f64)
+    }
+
+    /// Where the gates lie in the flat vector.
+    fn gates(&self) -> Option<(usize, usize)> {
+        let is_gate = |s: &Parameter| matches!(s.role, Role::Gate { .. });
+        let first = self.specs.iter().position(is_gate)?;
+        let last = self.specs.iter().rposition(is_gate)?;
+        Some((self.offsets[first], self.offsets[last + 1]))
     }
 
     /// The values of every tensor on the host, by name.
@@ -182,44 +256,65 @@ impl Parameters {
 
     fn lay(&self, leaves: &[Leaf], training: bool) -> Overlay {
         let mut overlay = Overlay::default();
-        let mut pending: Option<(&str, LoraLayer)> = None;
+        let mut layers: BTreeMap<&str, Parts> = BTreeMap::new();
         for leaf in leaves {
             let spec = &self.specs[leaf.index];
+            let tensor = leaf.tensor.clone();
             match (&spec.role, spec.shape.as_slice()) {
                 (
                     Role::LoraA {
                         path,
                         scaling,
                         dropout,
+                        kind,
                     },
                     &[rows, columns],
                 ) => {
-                    let a = leaf.tensor.clone().reshape([rows, columns]);
                     let dropout = if training { *dropout } else { 0.0 };
-                    // `b` is a placeholder until the next leaf, this module's LoraB, arrives.
-                    pending = Some((
-                        path,
-                        LoraLayer {
-                            b: a.clone(),
-                            a,
-                            scaling: *scaling,
-                            dropout,
-                        },
-                    ));
+                    let parts = layers.entry(path).or_default();
+                    parts.down = Some((tensor.reshape([rows, columns]), *scaling, dropout));
+                    parts.kind = *kind;
                 }
                 (Role::LoraB { path }, &[rows, columns]) => {
-                    if let Some((opened, mut layer)) = pending.take() {
-                        debug_assert_eq!(opened, path);
-                        layer.b = leaf.tensor.clone().reshape([rows, columns]);
-                        overlay.add_lora(path, layer);
-                    }
+                    layers.entry(path).or_default().up = Some(tensor.reshape([rows, columns]));
+                }
+                (Role::Magnitude { path } | Role::Gate { path }, _) => {
+                    layers.entry(path).or_default().vector = Some(tensor);
                 }
                 (Role::Weight, &[rows, columns]) => {
-                    overlay.set_matrix(&spec.name, leaf.tensor.clone().reshape([rows, columns]));
+                    overlay.set_matrix(&spec.name, tensor.reshape([rows, columns]));
                 }
-                _ => overlay.set_vector(&spec.name, leaf.tensor.clone()),
+                _ => overlay.set_vector(&spec.name, tensor),
+            }
+        }
+        for (path, parts) in layers {
+            if let Some(layer) = parts.layer() {
+                overlay.add_lora(path, layer);
             }
         }
         overlay
+    }
+}
+
+/// The tensors of one module's adapter, as they are found.
+#[derive(Default)]
+struct Parts {
+    kind: Kind,
+    /// `A` with scaling and dropout.
+    down: Option<(Tensor<2>, f64, f64)>,
+    up: Option<Tensor<2>>,
+    vector: Option<Tensor<1>>,
+}
+
+impl Parts {
+    fn layer(self) -> Option<AdapterLayer> {
+        let (a, scaling, dropout) = self.down?;
+        let pair = LoraLayer {
+            a,
+            b: self.up?,
+            scaling,
+            dropout,
+        };
+        Some(AdapterLayer::new(self.kind, pair, self.vector))
     }
 }

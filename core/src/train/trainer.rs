@@ -188,7 +188,8 @@ impl<'a> Trainer<'a> {
         let warmup = resolve_warmup(config.warmup_steps, ratio, total_steps)?;
         let schedule = Schedule::new(config.schedule, config.lr, warmup, total_steps)?;
         Ok(Self {
-            optimizer: AdamW::new(&config, parameters.count(), &objective.device()),
+            optimizer: AdamW::new(&config, parameters.count(), &objective.device())
+                .with_lr_scale(parameters.lr_scale()),
             decay: parameters.decay_mask(),
             early_stopping: EarlyStopping::new(patience(&config))?,
             objective,
@@ -330,6 +331,8 @@ impl<'a> Trainer<'a> {
         self.parameters.values = self
             .optimizer
             .update(values, gradient, lr, self.decay.as_ref());
+        self.parameters
+            .constrain(self.optimizer.step, self.total_steps);
         self.tokens += targets as u64;
 
         let seen: usize = micro.iter().map(Batch::tokens).sum();

@@ -47,7 +47,10 @@ pub(crate) struct TrainArguments {
 #[command(after_help = "\
 Examples:
   trainer eval run.toml
-  trainer eval --base ./base --adapter runs/a/adapter --data held_out.jsonl --format dolly")]
+  trainer eval --base ./base --adapter runs/a/adapter --data held_out.jsonl --format dolly
+  trainer eval run.toml --metrics bleu,rouge,token_f1 --max-new-tokens 64 --out scores
+  trainer eval run.toml --metrics accuracy,macro_f1,label_likelihood,calibration
+  trainer eval --base ./base --data book.jsonl --format text --stride 256 --window 512")]
 pub(crate) struct EvalArguments {
     /// A run's configuration: its base, its adapter and its held-out data.
     pub(crate) config: Option<PathBuf>,
@@ -62,9 +65,27 @@ pub(crate) struct EvalArguments {
     /// Format of `--data`.
     #[arg(long)]
     pub(crate) format: Option<String>,
-    /// Metrics: perplexity, accuracy, macro_f1.
-    #[arg(long, value_delimiter = ',', default_value = "perplexity")]
+    /// Metrics: perplexity, accuracy, macro_f1, macro_recall (labels by generated answer), label_likelihood, calibration
+    /// (labels by likelihood), bleu, rouge (or rouge1, rouge2, rougeL, rougeLsum), exact_match, token_f1. Those of the
+    /// configuration, or perplexity, when absent.
+    #[arg(long, value_delimiter = ',')]
     pub(crate) metrics: Vec<String>,
+    /// Longest generated answer in tokens; `--set eval.generation.KEY=VALUE` for everything else.
+    #[arg(long)]
+    pub(crate) max_new_tokens: Option<usize>,
+    /// ROUGE on word stems.
+    #[arg(long)]
+    pub(crate) stemmer: bool,
+    /// Perplexity of long texts in windows that move by this many tokens.
+    #[arg(long)]
+    pub(crate) stride: Option<usize>,
+    /// Tokens per window, with --stride; the base's context when absent.
+    #[arg(long, requires = "stride")]
+    pub(crate) window: Option<usize>,
+    /// Folder for table.md, scores.csv, scores.json, per_example.csv and pictures; the run's own when a configuration is
+    /// given and it has run.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
     /// Longest example in tokens.
     #[arg(long)]
     pub(crate) max_length: Option<usize>,

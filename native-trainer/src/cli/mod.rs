@@ -1,8 +1,20 @@
 //! The command line's types; nothing below this module reads flags.
 
 mod arguments;
+mod judge;
+mod merge;
+mod publish;
+mod score;
+mod serve;
+mod sweep;
 
 pub(crate) use arguments::*;
+pub(crate) use judge::JudgeArguments;
+pub(crate) use merge::*;
+pub(crate) use publish::PublishArguments;
+pub(crate) use score::*;
+pub(crate) use serve::ServeArguments;
+pub(crate) use sweep::*;
 
 use std::path::PathBuf;
 
@@ -47,6 +59,8 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Score base and adapter on the same examples, with confidence intervals.
     Eval(EvalArguments),
+    /// Score predictions against references, from files.
+    Score(ScoreArguments),
     /// Generate answers, base and adapted side by side.
     Generate(GenerateArguments),
     /// Talk to a base and its adapters.
@@ -55,8 +69,20 @@ pub(crate) enum Command {
     Quantize(QuantizeArguments),
     /// Write an NF4 base as plain floats.
     Dequantize(DequantizeArguments),
+    /// Merge adapters of one base into one, by PEFT's methods or exactly.
+    Merge(MergeArguments),
+    /// Merge an adapter into its base, and say what that costs.
+    MergeIntoBase(MergeIntoBaseArguments),
     /// Show what the model will be trained on: text, trained tokens, lengths, checks.
     Data(DataArguments),
+    /// Find what would make a run learn nothing, before it runs.
+    Check(CheckArguments),
+    /// A grid or list of runs, resumable, in one table.
+    Sweep(SweepArguments),
+    /// Follow a recipe: known experiments as one command each.
+    Recipe(RecipeArguments),
+    /// Join files of one value a line into JSONL.
+    Columns(ColumnsArguments),
     /// Predict memory and time, and say what to change to fit.
     Plan(PlanArguments),
     /// Say what a base, an adapter, a checkpoint or a run holds.
@@ -67,6 +93,12 @@ pub(crate) enum Command {
     Pretrain(TrainArguments),
     /// Write the data sets and the tokenizer the embedded base is made from.
     Corpus(CorpusArguments),
+    /// Let a language model compare two answers per prompt, asked in both orders.
+    Judge(JudgeArguments),
+    /// Write an adapter into a static site, with card, scores, samples and hashes; or check a site.
+    Publish(PublishArguments),
+    /// Serve a site or a run's folder on loopback.
+    Serve(ServeArguments),
     /// List the devices this machine offers.
     Devices,
     /// Measure this machine beside its floor.

@@ -247,16 +247,8 @@ fn round(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
 
-/// Peak memory in GiB: the device pool's where it keeps one, else the process's resident peak.
+/// Peak memory in GiB.
 fn peak_gib(device: &Device) -> f64 {
     const GIB: f64 = (1u64 << 30) as f64;
-    if let Some(usage) = super::quietly(|| device.memory_pool_usage()).flatten() {
-        return usage.bytes_reserved as f64 / GIB;
-    }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"));
-    let kib = line
-        .and_then(|l| l.split_whitespace().nth(1))
-        .and_then(|n| n.parse::<f64>().ok());
-    kib.map_or(f64::NAN, |kib| kib * 1024.0 / GIB)
+    crate::device::peak_bytes(device).map_or(f64::NAN, |bytes| bytes as f64 / GIB)
 }

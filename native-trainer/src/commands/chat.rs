@@ -81,7 +81,7 @@ pub(super) fn run(common: &Common, arguments: ChatArguments) -> Result<()> {
 }
 
 /// `runs/a/adapter` is called `a`, any other folder by its own name.
-fn adapter_name(folder: &std::path::Path) -> String {
+pub(super) fn adapter_name(folder: &std::path::Path) -> String {
     let own = folder.file_name().filter(|name| *name != "adapter");
     let name = own.or_else(|| folder.parent().and_then(|parent| parent.file_name()));
     name.map_or_else(

@@ -139,7 +139,8 @@ fn rewrite(
     Ok(())
 }
 
-fn copy_companions(files: &BaseFiles, folder: &Path) -> Result<()> {
+/// Copies the small files of a base that lies in a folder.
+pub(super) fn copy_companions(files: &BaseFiles, folder: &Path) -> Result<()> {
     let Some(source) = files.path() else {
         return Ok(());
     };

@@ -1,5 +1,6 @@
 //! `trainer demo`: from nothing to before and after, with the embedded base and generated data.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use crate::files::atomic;
 use crate::report::html::Page;
 use crate::report::scores::TaskScores;
 use crate::report::{numbers, table};
+use crate::server::Site;
 use crate::session::{self, RunResult};
 
 /// A task of the demo: its recipe and its share of the generated data.
@@ -78,7 +80,9 @@ pub(super) fn run(common: &Common, arguments: DemoArguments) -> Result<()> {
     if arguments.no_serve {
         return Ok(());
     }
-    crate::server::serve_file(&page)
+    // Port 0: the demo must not fail because something else has the usual port.
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    super::serve::show(common, &Site::open(out)?, address)
 }
 
 /// Removes what an earlier demo left; anything else in the folder stays, and is refused where it is in the way.
@@ -173,7 +177,7 @@ fn page_of(results: &[(&str, RunResult)], seconds: f64) -> Page {
             name,
             format!(
                 "{steps} steps, {} trained values, {speed}",
-                numbers::count(result.trainable as u64)
+                numbers::count(result.summary.trained_values as u64)
             ),
         ));
         facts.push(fact(&format!("{name} adapter"), relative(&result.artifact)));

@@ -1,18 +1,18 @@
 //! `trainer eval`.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use qloom_core::data::Format;
 use qloom_core::models::Architecture;
-use serde_json::{Value, json};
 
 use super::{Common, UsageError, classify};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::cli::EvalArguments;
 use crate::config::{self, RunConfig};
 use crate::device;
-use crate::report::scores::TaskScores;
 use crate::report::table;
-use crate::session::{Data, Scoring, compare, load_adapter};
+use crate::session::{Data, Scoring, load_adapter, long_examples};
 
 /// Scores base and adapter on the same held-out examples.
 pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
@@ -40,13 +40,16 @@ pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
         dtype,
     )?;
     let ends = base.end_ids(&llama, &tokenizer);
+    let long = long_examples(&config, &tokenizer)?;
     let scoring = Scoring {
         examples,
+        long: long.as_deref(),
         tokenizer: &tokenizer,
         metrics: &config.eval.metrics,
         labels: &data.labels,
         batch_size: arguments.batch_size,
         end_ids: &ends,
+        settings: &config.eval,
     };
     let base_scores = scoring.score(&model, "base")?;
     let adapted = match &adapter {
@@ -56,34 +59,38 @@ pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
         )?),
         None => None,
     };
-    if common.json {
-        let adapted = adapted
-            .as_ref()
-            .map_or(Value::Null, |scores| Value::Object(scores.to_json()));
-        let json = json!({ "base": base_scores.to_json(), "adapted": adapted, "examples": examples.len() });
-        println!("{}", serde_json::to_string_pretty(&json)?);
-        return Ok(());
+    let board = scoring.board("held-out", &base_scores, adapted.as_ref())?;
+    let folder = out_folder(&arguments, &config);
+    if let Some(folder) = &folder {
+        board.write(folder)?;
+        eprintln!(
+            "scores of {} examples in {}",
+            board.examples,
+            folder.display()
+        );
     }
-    let mut metrics = compare(&base_scores, adapted.as_ref().unwrap_or(&base_scores))?;
-    if adapted.is_none() {
-        for metric in &mut metrics {
-            (metric.adapted, metric.p) = (None, None);
-        }
+    match common.json {
+        true => println!("{}", serde_json::to_string_pretty(&board.json)?),
+        false => println!("{}", board.table(table::Look::stdout())),
     }
-    let scores = TaskScores {
-        task: "held-out".into(),
-        examples: examples.len(),
-        metrics,
-    };
-    println!("{}", table::scores(&[scores], table::Look::stdout()));
     Ok(())
+}
+
+/// Where files go: where told to, else beside the run that is scored, if it is its own adapter that is.
+fn out_folder(arguments: &EvalArguments, config: &RunConfig) -> Option<PathBuf> {
+    let run = || {
+        let run = PathBuf::from(&config.output.dir);
+        let own = arguments.config.is_some() && arguments.model.adapter.is_none();
+        (own && run.is_dir()).then_some(run)
+    };
+    arguments.out.clone().or_else(run)
 }
 
 /// The configuration to score under, and the adapter's folder.
 fn resolve(arguments: &EvalArguments) -> Result<(RunConfig, Option<String>)> {
     if let Some(path) = &arguments.config {
         let mut config = config::load(path, &arguments.set)?;
-        config.eval.metrics.clone_from(&arguments.metrics);
+        override_eval(arguments, &mut config)?;
         let adapter = format!("{}/adapter", config.output.dir);
         let adapter = arguments
             .model
@@ -95,7 +102,7 @@ fn resolve(arguments: &EvalArguments) -> Result<(RunConfig, Option<String>)> {
     let data = arguments.data.as_ref().ok_or_else(|| {
         UsageError::new("trainer eval needs a run's configuration, or --data with the examples to score (see trainer eval --help)")
     })?;
-    let mut config = RunConfig::default();
+    let mut config = config::parse("", "--set", &arguments.set)?;
     config.model.base = arguments.model.base.clone().unwrap_or_default();
     config
         .model
@@ -103,9 +110,11 @@ fn resolve(arguments: &EvalArguments) -> Result<(RunConfig, Option<String>)> {
         .clone_from(&arguments.model.quantization);
     config.model.compute.clone_from(&arguments.model.compute);
     config.data.train = vec![data.display().to_string()];
-    config.data.max_length = arguments.max_length;
-    config.data.format = arguments.format.as_deref().map(parse_format).transpose()?;
-    config.eval.metrics.clone_from(&arguments.metrics);
+    config.data.max_length = arguments.max_length.or(config.data.max_length);
+    if let Some(format) = &arguments.format {
+        config.data.format = Some(parse_format(format)?);
+    }
+    override_eval(arguments, &mut config)?;
     Ok((
         config,
         arguments
@@ -114,6 +123,24 @@ fn resolve(arguments: &EvalArguments) -> Result<(RunConfig, Option<String>)> {
             .as_ref()
             .map(|a| a.display().to_string()),
     ))
+}
+
+/// What flags say about scoring wins over the configuration.
+fn override_eval(arguments: &EvalArguments, config: &mut RunConfig) -> Result<()> {
+    if arguments.batch_size == 0 {
+        return Err(UsageError::new("--batch-size 0: expected at least 1").into());
+    }
+    let eval = &mut config.eval;
+    if !arguments.metrics.is_empty() {
+        eval.metrics.clone_from(&arguments.metrics);
+    }
+    if let Some(longest) = arguments.max_new_tokens {
+        eval.generation.max_new_tokens = longest;
+    }
+    eval.stemmer |= arguments.stemmer;
+    eval.stride = arguments.stride.or(eval.stride);
+    eval.window = arguments.window.or(eval.window);
+    config::check_eval(eval).map_err(|reason| UsageError::new(reason).into())
 }
 
 /// A data format by name.

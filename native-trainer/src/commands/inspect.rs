@@ -60,8 +60,11 @@ fn print(value: &Value, depth: usize) {
 
 fn adapter(path: &Path) -> Result<Value> {
     let adapter = read_adapter(path)?;
-    let modules = adapter.modules()?;
-    let values: usize = modules.iter().map(|m| m.a.len() + m.b.len()).sum();
+    let modules = adapter.pairs()?;
+    let values: usize = adapter.tensors.values().map(|t| t.numel()).sum();
+    let zeros = modules.iter().flat_map(|m| m.a.iter().chain(&m.b));
+    let pair_values: usize = modules.iter().map(|m| m.a.len() + m.b.len()).sum();
+    let zeros = zeros.filter(|v| **v == 0.0).count() as f64 / pair_values.max(1) as f64;
     let mut targets: Vec<&str> = modules
         .iter()
         .filter_map(|m| m.path.rsplit('.').next())
@@ -80,6 +83,13 @@ fn adapter(path: &Path) -> Result<Value> {
     Ok(json!({
         "kind": "adapter",
         "base": adapter.config.base_model_name_or_path,
+        "method": receipt.as_ref().and_then(|r| r.rest.get("method").cloned()).unwrap_or_else(|| {
+            if adapter.config.is_head_only() { "head".into() } else { adapter.kind().to_string().to_lowercase().into() }
+        }),
+        "init": receipt.as_ref().and_then(|r| r.rest.get("init").cloned()),
+        "sparsity": receipt.as_ref().and_then(|r| r.rest.get("sparsity").cloned()),
+        "zero_share": zeros,
+        "bytes": std::fs::metadata(path.join("adapter_model.safetensors"))?.len(),
         "peft_type": adapter.config.peft_type,
         "task_type": adapter.config.task_type,
         "labels": labels_of(path)?,

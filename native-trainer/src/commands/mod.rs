@@ -2,7 +2,9 @@
 
 mod bench;
 mod chat;
+mod check;
 mod classify;
+pub(crate) mod columns;
 mod completions;
 mod convert;
 mod corpus;
@@ -12,9 +14,17 @@ mod devices;
 mod eval;
 mod generate;
 mod inspect;
+mod judge;
+mod merge;
+mod merge_into_base;
 mod plan;
 mod pretrain;
 mod probe;
+mod publish;
+mod recipe;
+mod score;
+mod serve;
+pub(crate) mod sweep;
 mod train;
 
 use std::fmt;
@@ -46,6 +56,7 @@ impl std::error::Error for UsageError {}
 
 /// Runs the command.
 pub(crate) fn run(cli: Cli) -> Result<()> {
+    crate::runs::child::end_with_parent();
     let common = Common {
         device: cli.device,
         json: cli.json,
@@ -54,16 +65,26 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Demo(arguments) => demo::run(&common, arguments),
         Command::Train(arguments) => train::run(&common, arguments),
         Command::Eval(arguments) => eval::run(&common, arguments),
+        Command::Score(arguments) => score::run(&common, arguments),
         Command::Generate(arguments) => generate::run(&common, arguments),
         Command::Chat(arguments) => chat::run(&common, arguments),
         Command::Quantize(arguments) => convert::quantize(&common, arguments),
         Command::Dequantize(arguments) => convert::dequantize(&common, arguments),
+        Command::Merge(arguments) => merge::run(&common, arguments),
+        Command::MergeIntoBase(arguments) => merge_into_base::run(&common, arguments),
         Command::Data(arguments) => data::run(&common, arguments),
+        Command::Check(arguments) => check::run(&common, arguments),
+        Command::Sweep(arguments) => sweep::run(&common, arguments),
+        Command::Recipe(arguments) => recipe::run(&common, arguments),
+        Command::Columns(arguments) => columns::run(arguments),
         Command::Plan(arguments) => plan::run(&common, arguments),
         Command::Inspect(arguments) => inspect::run(&common, arguments),
         Command::Probe(arguments) => probe::run(&common, arguments),
         Command::Pretrain(arguments) => pretrain::run(&common, arguments),
         Command::Corpus(arguments) => corpus::run(arguments),
+        Command::Judge(arguments) => judge::run(&common, arguments),
+        Command::Publish(arguments) => publish::run(&common, arguments),
+        Command::Serve(arguments) => serve::run(&common, &arguments),
         Command::Devices => devices::run(&common),
         Command::Bench(arguments) => bench::run(&common, arguments),
         Command::Completions { shell } => completions::run(shell),

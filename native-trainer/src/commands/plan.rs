@@ -1,7 +1,9 @@
 //! `trainer plan`: predicted memory and time, and what to change to fit.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
-use qloom_core::adapters::{TargetSpec, resolve_targets};
+use qloom_core::lora::{Method, adapter_values, head_modules};
 use qloom_core::models::Architecture;
 use serde::Serialize;
 
@@ -10,6 +12,7 @@ use crate::base::BaseFiles;
 use crate::cli::PlanArguments;
 use crate::config::{self, RunConfig};
 use crate::report::{numbers, table};
+use crate::session::with_head;
 
 /// NF4 with double quantization: 4 bits, 8/64 for the scale, 32/(64·256) for the scale's scale.
 const NF4_BYTES: f64 = 0.5 + 1.0 / 64.0 + 4.0 / (64.0 * 256.0);
@@ -57,25 +60,23 @@ struct Shape {
     packed: usize,
     /// All values.
     all: usize,
+    /// Every tensor's name and shape.
+    tensors: Vec<(String, Vec<usize>)>,
+    /// Modules trained with every adapter: a classifier's head.
+    head: Vec<String>,
 }
 
 impl Shape {
     fn of(architecture: &Architecture) -> Self {
         let linears = architecture.linear_modules();
-        let count = |tensors: Vec<(String, Vec<usize>)>| -> usize {
-            tensors
-                .iter()
-                .map(|(_, s)| s.iter().product::<usize>())
-                .sum()
-        };
-        let (hidden, intermediate, heads, layers, logits, all) = match architecture {
+        let (hidden, intermediate, heads, layers, logits, tensors) = match architecture {
             Architecture::Llama(c) => (
                 c.hidden_size,
                 c.intermediate_size,
                 c.num_attention_heads,
                 c.num_hidden_layers,
                 c.vocab_size,
-                count(c.expected_tensors()),
+                c.expected_tensors(),
             ),
             Architecture::Bert(c) => (
                 c.hidden_size,
@@ -83,10 +84,16 @@ impl Shape {
                 c.num_attention_heads,
                 c.num_hidden_layers,
                 c.num_labels,
-                count(c.expected_tensors(c.num_labels)),
+                c.expected_tensors(c.num_labels),
             ),
         };
+        let head = match architecture {
+            Architecture::Llama(_) => Vec::new(),
+            Architecture::Bert(_) => head_modules(tensors.iter().map(|(name, _)| name.as_str())),
+        };
+        let values = tensors.iter().map(|(_, s)| s.iter().product::<usize>());
         Self {
+            all: values.sum(),
             packed: in_blocks(&linears).map(|[o, i]| o * i).sum(),
             context: architecture.context(),
             hidden,
@@ -94,8 +101,9 @@ impl Shape {
             heads,
             layers,
             logits,
-            all,
             linears,
+            tensors,
+            head,
         }
     }
 }
@@ -128,7 +136,8 @@ pub(super) fn run(common: &Common, arguments: PlanArguments) -> Result<()> {
     let flops = step_flops(&shape, tokens) * config.train.grad_accumulation as f64;
     if common.json {
         let json = serde_json::json!({
-            "tokens_per_micro_batch": tokens, "trained_values": trained, "step_flops": flops,
+            "tokens_per_micro_batch": tokens, "method": config.lora.method.to_string(), "trained_values": trained,
+            "result_bytes": 4 * trained, "step_flops": flops,
             "cpu_f32": cpu, "cpu_f32_bytes": cpu.total(true), "gpu_16bit": gpu, "gpu_16bit_bytes": gpu.total(true),
         });
         println!("{}", serde_json::to_string_pretty(&json)?);
@@ -177,9 +186,19 @@ pub(super) fn run(common: &Common, arguments: PlanArguments) -> Result<()> {
     ];
     println!("{}", table::grid(&header, &rows, table::Look::stdout()));
     println!(
-        "{} trained values; {tokens} tokens a micro-batch; {:.2} TFLOP a step, recomputed: {} at 150 GFLOP/s (two CPU \
+        "{}: {} trained values, a weights file of {}{}; {tokens} tokens a micro-batch; {:.2} TFLOP a step, recomputed: {} at 150 GFLOP/s (two CPU \
          cores), {} at 10 TFLOP/s (a small GPU)",
+        config.lora.method,
         numbers::count(trained as u64),
+        numbers::bytes(4 * trained as u64),
+        if config.lora.method == Method::Sparse {
+            format!(
+                " before closed components are cut out, about {:.0} % of it after",
+                100.0 * config.lora.density
+            )
+        } else {
+            String::new()
+        },
         flops / 1e12,
         numbers::duration(std::time::Duration::from_secs_f64(flops / 150e9)),
         numbers::duration(std::time::Duration::from_secs_f64(flops / 10e12)),
@@ -194,12 +213,29 @@ fn tokens_per_micro_batch(config: &RunConfig, shape: &Shape) -> Result<usize> {
     Ok(config.train.batch_size * config.data.resolve_max_length(shape.context)?)
 }
 
+/// Values the method trains, by where they end: in the adapter's pairs, or as whole weights.
 fn trained_values(config: &RunConfig, shape: &Shape) -> Result<usize> {
-    let targets = resolve_targets(&TargetSpec::from(&config.lora), &shape.linears)?;
-    let shapes = shape.linears.iter().filter(|(p, _)| targets.contains(p));
-    Ok(shapes
-        .map(|(_, [out, input])| config.lora.rank * (out + input))
-        .sum())
+    let size = |shape: &[usize]| shape.iter().product::<usize>();
+    if config.lora.method == Method::Full {
+        return Ok(shape.all);
+    }
+    let lora = with_head(&config.lora, &shape.tensors);
+    let modules = lora.modules_to_save.iter().chain(&shape.head);
+    let modules: BTreeSet<&str> = modules.map(String::as_str).collect();
+    let saved = modules.into_iter().map(|module| {
+        let inside = format!(".{module}.");
+        let named = shape
+            .tensors
+            .iter()
+            .filter(|(name, _)| format!(".{name}").contains(&inside));
+        let values: usize = named.map(|(_, shape)| size(shape)).sum();
+        match (module, values) {
+            ("lm_head", 0) => shape.logits * shape.hidden,
+            _ => values,
+        }
+    });
+    let saved: usize = saved.sum();
+    Ok(saved + adapter_values(&lora, &shape.linears)?)
 }
 
 fn memory(config: &RunConfig, shape: &Shape, trained: usize, tokens: usize, width: f64) -> Memory {

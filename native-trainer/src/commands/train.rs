@@ -23,20 +23,31 @@ pub(super) fn print(common: &Common, result: &RunResult) -> Result<()> {
         let json = serde_json::json!({
             "folder": result.folder, "artifact": result.artifact, "steps": result.outcome.steps,
             "tokens": result.outcome.tokens, "last_loss": result.outcome.last_loss,
-            "trainable_parameters": result.trainable, "tokens_per_s": result.tokens_per_s,
+            "trainable_parameters": result.summary.trained_values, "tokens_per_s": result.tokens_per_s,
+            "result": result.summary.to_json(),
         });
         println!("{}", serde_json::to_string_pretty(&json)?);
         return Ok(());
     }
     let look = table::Look::stdout();
-    let facts = [
+    let summary = &result.summary;
+    let mut facts = vec![
+        ("method", summary.method.clone()),
         ("optimizer steps", numbers::count(result.outcome.steps)),
         ("targets", numbers::count(result.outcome.tokens)),
-        ("trained values", numbers::count(result.trainable as u64)),
+        (
+            "trained values",
+            numbers::count(summary.trained_values as u64),
+        ),
+        ("weights file", numbers::bytes(summary.bytes)),
         ("speed", numbers::tokens_per_second(result.tokens_per_s)),
         ("last loss", numbers::score(result.outcome.last_loss)),
         ("result", result.artifact.display().to_string()),
     ];
+    if let Some(sparsity) = summary.sparsity {
+        let cut = format!("{:.1} % of rank-one components cut out", 100.0 * sparsity);
+        facts.insert(3, ("sparsity", cut));
+    }
     let rows: Vec<Vec<String>> = facts
         .into_iter()
         .map(|(name, value)| vec![name.to_owned(), value])

@@ -9,6 +9,9 @@
 //!   checkpoints/                   last and best, for --resume
 //!   adapter/                       the result, PEFT layout
 //!   metrics.json                   base and adapted, same keys
+//!   scores.json, scores.csv, table.md, scores.png, confusion_matrix.png, per_example.csv
+//!                                  the same compared, for programs and people, and example by example
+//!   samples.jsonl                  held-out prompts answered by base and adapted
 //!   .lock                          held while a trainer writes here
 //! ```
 //!
@@ -24,6 +27,7 @@ use super::{atomic, explain, listing};
 
 const LOCK: &str = ".lock";
 const CONFIG: &str = "config.toml";
+const ELSEWHERE: &str = "--set output.dir=DIR";
 /// Names a finder or an editor leaves in a folder without anyone's doing.
 const HARMLESS: [&str; 4] = [LOCK, ".DS_Store", "desktop.ini", "Thumbs.db"];
 
@@ -44,7 +48,7 @@ impl RunDir {
     pub(crate) fn create(path: &Path) -> Result<Self> {
         refuse_occupied(path)?;
         fs::create_dir_all(path).map_err(|e| explain(e, "create the folder", path))?;
-        let lock = lock(path)?;
+        let lock = lock(path, ELSEWHERE)?;
         refuse_occupied(path)?; // another trainer may have come and gone before the lock was ours
         Ok(Self {
             path: path.to_path_buf(),
@@ -69,7 +73,7 @@ impl RunDir {
                 path.display()
             );
         }
-        let lock = lock(path)?;
+        let lock = lock(path, ELSEWHERE)?;
         let mut recovered = atomic::recover(path)?;
         recovered.extend(atomic::recover(&path.join("checkpoints"))?);
         Ok(Self {
@@ -155,8 +159,9 @@ fn refuse_occupied(path: &Path) -> Result<()> {
     )
 }
 
-/// Takes the folder's lock. The operating system frees it when the process ends, however it ends.
-fn lock(folder: &Path) -> Result<File> {
+/// Takes the folder's lock. The operating system frees it when the process ends, however it ends. `elsewhere` is the
+/// option that names another folder.
+pub(crate) fn lock(folder: &Path, elsewhere: &str) -> Result<File> {
     let path = folder.join(LOCK);
     let mut file = OpenOptions::new()
         .read(true)
@@ -175,7 +180,7 @@ fn lock(folder: &Path) -> Result<File> {
             };
             bail!(
                 "another trainer{owner} is writing to {}: wait for it, stop it, \
-                 or write elsewhere with --set output.dir=DIR",
+                 or write elsewhere with {elsewhere}",
                 folder.display()
             );
         }

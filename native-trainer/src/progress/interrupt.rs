@@ -1,7 +1,7 @@
 //! Ctrl-C: the first press lets the running step finish and save, the second stops at once.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context, Result};
 
@@ -12,14 +12,33 @@ pub(crate) const EXIT_CODE: i32 = 130;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt {
     presses: Arc<AtomicU32>,
+    /// What the first press says, instead of [`SAVING`].
+    notice: Arc<Mutex<Option<&'static str>>>,
 }
 
+/// What the first press says while training.
+const SAVING: &str = "finishing this step, then saving; press Ctrl-C again to stop at once";
+
 impl Interrupt {
-    /// Takes over Ctrl-C for the rest of the process. Further calls return the same state.
+    /// Takes over Ctrl-C for the rest of the process, for training. Further calls return the same state.
     ///
     /// # Errors
     /// The operating system refuses a handler.
     pub(crate) fn install() -> Result<Self> {
+        Self::install_saying(SAVING)
+    }
+
+    /// As [`Self::install`], for work whose first press says `notice`.
+    ///
+    /// # Errors
+    /// The operating system refuses a handler.
+    pub(crate) fn install_saying(notice: &'static str) -> Result<Self> {
+        let interrupt = Self::installed()?;
+        interrupt.say(notice);
+        Ok(interrupt)
+    }
+
+    fn installed() -> Result<Self> {
         static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
         if let Some(interrupt) = INSTALLED.get() {
             return Ok(interrupt.clone());
@@ -27,13 +46,21 @@ impl Interrupt {
         let interrupt = Self::default();
         let seen = interrupt.clone();
         ctrlc::set_handler(move || match seen.press() {
-            1 => {
-                eprintln!("\nfinishing this step, then saving; press Ctrl-C again to stop at once")
-            }
+            1 => eprintln!("\n{}", seen.notice()),
             _ => std::process::exit(EXIT_CODE),
         })
         .context("cannot take over Ctrl-C")?;
         Ok(INSTALLED.get_or_init(|| interrupt).clone())
+    }
+
+    fn say(&self, notice: &'static str) {
+        if let Ok(mut place) = self.notice.lock() {
+            *place = Some(notice);
+        }
+    }
+
+    fn notice(&self) -> &'static str {
+        self.notice.lock().ok().and_then(|n| *n).unwrap_or(SAVING)
     }
 
     /// Whether to stop after the running step.
@@ -42,7 +69,7 @@ impl Interrupt {
     }
 
     /// Counts a press, and says which it was.
-    fn press(&self) -> u32 {
+    pub(crate) fn press(&self) -> u32 {
         self.presses
             .fetch_add(1, Ordering::SeqCst)
             .saturating_add(1)
@@ -61,6 +88,14 @@ mod tests {
         assert!(!interrupt.requested());
         assert_eq!((seen.press(), seen.press()), (1, 2));
         assert!(interrupt.requested());
+    }
+
+    #[test]
+    fn the_first_press_says_what_is_under_way() {
+        let interrupt = Interrupt::default();
+        assert_eq!(interrupt.notice(), SAVING);
+        interrupt.clone().say("stopping");
+        assert_eq!(interrupt.notice(), "stopping");
     }
 
     #[test]

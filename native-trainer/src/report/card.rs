@@ -4,6 +4,7 @@
 //! does on held-out data, how to use it. Source: the hub's "Model Cards" page and its `model-index` specification.
 //! Strings are written as JSON, which YAML reads as it is.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde_json::json;
@@ -21,8 +22,8 @@ pub(crate) struct DataUsed {
     pub(crate) role: String,
     /// Rows used.
     pub(crate) rows: u64,
-    /// Target tokens, of one pass.
-    pub(crate) tokens: u64,
+    /// Target tokens, of one pass, where they were counted.
+    pub(crate) tokens: Option<u64>,
     /// SHA-256 of the file, in hex.
     pub(crate) sha256: String,
 }
@@ -32,6 +33,8 @@ pub(crate) struct DataUsed {
 pub(crate) struct Card {
     /// The adapter's name.
     pub(crate) name: String,
+    /// A sentence about it, where its author wrote one.
+    pub(crate) description: Option<String>,
     /// The base, as given: a hub id or a folder.
     pub(crate) base: String,
     /// SHA-256 that identifies the base.
@@ -60,13 +63,16 @@ impl Card {
         let mut text = self.front_matter();
         let _ = write!(
             text,
-            "\n# {}\n\nA LoRA adapter for `{}`, trained with Qloom {}. It holds no base weights: load it on the base named here, \
+            "\n# {}\n\nAn adapter for `{}`, trained with Qloom {}. It holds no base weights: load it on the base named here, \
              whose SHA-256 is `{}`.\n",
             markdown::inline(&self.name),
             self.base.replace('`', "'"),
             self.version,
             self.base_sha256
         );
+        if let Some(description) = &self.description {
+            let _ = write!(text, "\n{}\n", markdown::inline(description));
+        }
         if !self.scores.is_empty() {
             let (header, rows) = score_rows(&self.scores);
             let _ = write!(
@@ -108,7 +114,7 @@ impl Card {
                         d.name.clone(),
                         d.role.clone(),
                         numbers::count(d.rows),
-                        numbers::count(d.tokens),
+                        d.tokens.map_or_else(|| "-".into(), numbers::count),
                         d.sha256.clone(),
                     ]
                 })
@@ -160,6 +166,16 @@ impl Card {
         }
         let measured = |task: &&TaskScores| task.metrics.iter().any(|m| m.adapted.is_some());
         let results: Vec<&TaskScores> = self.scores.iter().filter(measured).collect();
+        let names: BTreeSet<&str> = results
+            .iter()
+            .flat_map(|task| task.metrics.iter().map(|m| m.name.as_str()))
+            .collect();
+        if !names.is_empty() {
+            yaml.push_str("metrics:\n");
+        }
+        for name in names {
+            let _ = writeln!(yaml, "- {}", json!(name));
+        }
         if !results.is_empty() {
             let _ = writeln!(
                 yaml,
@@ -167,7 +183,7 @@ impl Card {
                 json!(self.name)
             );
         }
-        for task in results {
+        for task in &results {
             let _ = writeln!(
                 yaml,
                 "  - task:\n      type: {}\n    dataset:\n      name: {1}\n      type: {1}\n    metrics:",
@@ -220,6 +236,7 @@ mod tests {
     fn card(base: &str) -> Card {
         Card {
             name: "demo: \"sentiment\"\n---".into(),
+            description: Some("Tells <b>good</b> from bad.".into()),
             base: base.into(),
             base_sha256: "ab".repeat(32),
             pipeline: "text-generation".into(),
@@ -228,7 +245,7 @@ mod tests {
                 name: "train.jsonl".into(),
                 role: "train".into(),
                 rows: 1200,
-                tokens: 34_567,
+                tokens: Some(34_567),
                 sha256: "cd".repeat(32),
             }],
             scores: example_scores(),
@@ -248,12 +265,15 @@ mod tests {
             "base_model: \"me/tiny\"",
             "library_name: peft",
             "- \"base_model:adapter:me/tiny\"",
+            "metrics:",
+            "- \"perplexity\"",
             "- name: \"demo: \\\"sentiment\\\"\\n---\"",
             "      value: 5.02",
         ] {
             assert!(yaml.lines().any(|l| l == line), "{line}\n{yaml}");
         }
         assert!(text.contains("| train.jsonl | train | 1,200 | 34,567 |"));
+        assert!(text.contains("Tells &lt;b&gt;good&lt;/b&gt; from bad."));
     }
 
     #[test]

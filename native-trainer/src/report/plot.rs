@@ -6,16 +6,17 @@
 use std::path::Path;
 use std::sync::Once;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
 use super::curve::{LossCurve, digits};
-use crate::files::{atomic, explain};
+use super::picture::{Area, Outcome, picture};
+use crate::files::atomic;
 
 const SIZE: (u32, u32) = (1200, 700);
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(40, 40, 40);
+pub(super) const FONT: &str = "sans-serif";
+pub(super) const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 const TRAIN_RAW: RGBColor = RGBColor(86, 180, 233);
 const TRAIN: RGBColor = RGBColor(0, 114, 178);
@@ -34,31 +35,16 @@ pub(crate) fn write_png(path: &Path, title: &str, curve: &LossCurve) -> Result<(
 /// # Errors
 /// The picture cannot be drawn.
 pub(crate) fn png(title: &str, curve: &LossCurve) -> Result<Vec<u8>> {
-    register_fonts();
-    // The drawing crate encodes only into a named file.
-    let file = tempfile::Builder::new()
-        .suffix(".png")
-        .tempfile()
-        .map_err(|e| explain(e, "create a file in", &std::env::temp_dir()))?;
-    {
-        let root = BitMapBackend::new(file.path(), SIZE).into_drawing_area();
-        draw(&root, title, curve).map_err(|e| anyhow!("cannot draw the loss curve: {e}"))?;
-        root.present()
-            .map_err(|e| anyhow!("cannot encode the loss curve: {e}"))?;
-    }
-    crate::files::read(file.path())
+    picture(SIZE, "the loss curve", |root| draw(root, title, curve))
 }
 
-fn register_fonts() {
+pub(super) fn register_fonts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // Fails for a file that is no font, which the embedded one is; drawing would then report it.
         let _ = register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
     });
 }
-
-type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
-type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
 
 fn draw(root: &Area<'_>, title: &str, curve: &LossCurve) -> Outcome {
     root.fill(&WHITE)?;

@@ -1,9 +1,11 @@
 //! Base against adapted: the numbers and the samples that tables, card and page show.
 
+use serde::{Deserialize, Serialize};
+
 use super::numbers;
 
 /// A measured value with its confidence interval.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Score {
     /// The estimate.
     pub(crate) value: f64,

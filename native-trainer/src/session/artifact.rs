@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use qloom_core::adapters::{Adapter, PeftConfig, RECEIPT, Receipt};
+use qloom_core::adapters::{Adapter, LoraModule, PeftConfig, RECEIPT, Receipt};
+use qloom_core::lora::init::fold;
 use qloom_core::lora::to_adapter;
 use qloom_core::models::llama::LlamaConfig;
 use qloom_core::quantization::{QuantizeOptions, quantize_checkpoint};
@@ -20,7 +21,9 @@ pub(crate) enum Artifact {
         /// Its `adapter_config.json`.
         config: Box<PeftConfig>,
         /// What must fit when it is loaded.
-        receipt: Receipt,
+        receipt: Box<Receipt>,
+        /// Pairs that were subtracted from the base while training, and are folded into the adapter.
+        subtracted: Vec<LoraModule>,
     },
     /// A base folder.
     Model {
@@ -46,8 +49,19 @@ impl Artifact {
 
     fn files(&self, parameters: &Parameters) -> Result<Vec<(&'static str, Vec<u8>)>> {
         match self {
-            Self::Adapter { config, receipt } => {
-                let adapter: Adapter = to_adapter(config, parameters)?;
+            Self::Adapter {
+                config,
+                receipt,
+                subtracted,
+            } => {
+                let mut adapter: Adapter = to_adapter(config, parameters)?;
+                if !subtracted.is_empty() {
+                    adapter = fold(&adapter, subtracted)?;
+                }
+                let mut receipt = receipt.clone();
+                if let Some(sparsity) = parameters.sparsity() {
+                    receipt.rest.insert("sparsity".to_owned(), sparsity.into());
+                }
                 let (config, tensors) = adapter.to_bytes()?;
                 Ok(vec![
                     ("adapter_config.json", config),
@@ -62,11 +76,11 @@ impl Artifact {
                 nf4,
             } => {
                 let (config, weights) = model_files(config, parameters, *nf4)?;
-                let mut files = vec![
-                    ("config.json", config),
-                    ("model.safetensors", weights),
-                    ("tokenizer.json", tokenizer.clone()),
-                ];
+                let mut files = vec![("config.json", config), ("model.safetensors", weights)];
+                // Bases of token ids alone have none.
+                if !tokenizer.is_empty() {
+                    files.push(("tokenizer.json", tokenizer.clone()));
+                }
                 files.extend(
                     tokenizer_config
                         .clone()

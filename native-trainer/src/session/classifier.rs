@@ -1,6 +1,7 @@
 //! A run over an encoder: the same loop, with a head that is trained and saved beside the adapter.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::DType;
@@ -8,21 +9,26 @@ use qloom_core::adapters::{Adapter, PeftConfig, RECEIPT, Receipt};
 use qloom_core::data::{
     BatchOptions, BatchPlan, CollateOptions, DataConfig, DataError, Example, LabelNames, Task,
 };
-use qloom_core::lora::{fresh_parameters, overlay, parameters_of, peft_config};
+use qloom_core::lora::{
+    BaseWeights, Fresh, Method, Taken, fresh, overlay, parameters_of, peft_config,
+};
 use qloom_core::models::bert::{BertClassifier, BertConfig, Head, Prefixed};
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::{ClassLosses, Parameter, Parameters, Role, TrainSet, classify};
 use qloom_core::weights::WeightSource;
 use serde_json::{Map, Value};
 
+use super::cost::{self, Cost};
+use super::method::{self, Summary};
 use super::run::{Run, RunResult, eval_set, warn};
 use super::{
     Artifact, ClassifierScores, Data, Expected, checked_adapter, compare_classifiers, describe,
     describe_class, read_adapter, receipt,
 };
 use crate::base::{BaseFiles, check_rows};
+use crate::commands::UsageError;
 use crate::config::RunConfig;
-use crate::device::ChosenDevice;
+use crate::device::{self, ChosenDevice};
 use crate::files::{read, run_dir};
 use crate::report::scores::Sample;
 
@@ -99,16 +105,24 @@ pub(super) fn train(
     let (parameters, peft) = initial_parameters(config, base, &model, data.labels.len(), chosen)?;
     // Where training starts: an untrained head is part of what the run begins with.
     let start = model.with(&parameters.overlay());
-    let run = Run::open(config, resume)?;
+    let mut run = Run::open(config, resume)?;
+    let mut receipt = labelled(receipt(base, &tokenizer)?, &data);
+    receipt.rest.extend(method::facts(config));
     let artifact = Artifact::Adapter {
         config: Box::new(peft),
-        receipt: labelled(receipt(base, &tokenizer)?, &data),
+        receipt: Box::new(receipt),
+        subtracted: Vec::new(),
     };
     let trainable = parameters.count();
+    let began = Instant::now();
     let outcome = run.descend(
         config, &model, parameters, &data, &artifact, &tokenizer, resume,
     )?;
+    let seconds = began.elapsed().as_secs_f64();
+    let peak_memory_bytes = device::peak_bytes(&chosen.device);
     run.finish_artifact("adapter")?;
+    let summary = Summary::of(config, trainable, &run.dir.adapter())?;
+    run.result = summary.to_json();
 
     let adapted = load_classifier(&run.dir.adapter(), base, &model)?.model;
     let (metrics, samples) = match data.eval.is_empty() {
@@ -134,7 +148,7 @@ pub(super) fn train(
         metrics,
         samples,
         data.eval.len(),
-        trainable,
+        summary,
         run.dir.adapter(),
     )?;
     describe::write(
@@ -145,6 +159,19 @@ pub(super) fn train(
         &result,
         task,
     )?;
+    let cost = Cost {
+        steps: result.outcome.steps,
+        target_tokens: result.outcome.tokens,
+        trainable_parameters: trainable as u64,
+        adapter_bytes: result.summary.bytes,
+        sparsity: result.summary.sparsity,
+        seconds,
+        resumed: resume,
+        tokens_per_s: result.tokens_per_s,
+        peak_memory_bytes,
+        device: chosen.name.clone(),
+    };
+    cost::record(&run.dir.metrics(), &cost)?;
     Ok(result)
 }
 
@@ -288,6 +315,12 @@ fn initial_parameters(
         );
         return Ok((parameters, adapter.config));
     }
+    if config.lora.method == Method::Full {
+        return Err(UsageError::new(
+            "lora.method = \"full\" trains language models only so far; use \"lora\" or \"head\" on a classifier",
+        )
+        .into());
+    }
     let mut lora = config.lora.clone();
     lora.modules_to_save = bert.head_modules(&model.head);
     for module in &config.lora.modules_to_save {
@@ -295,9 +328,19 @@ fn initial_parameters(
             lora.modules_to_save.push(module.clone());
         }
     }
-    let mut tensors = fresh_parameters(&lora, &bert.linear_modules(), config.train.seed)?;
     let source = base.source()?;
     let source = Prefixed::new(&source, bert.family);
+    let nf4 = config.model.quantization == "nf4";
+    let weights = BaseWeights::new(&source, nf4, config.model.double_quant);
+    let Fresh { mut tensors, taken } = match lora.method {
+        Method::Head => Fresh::default(),
+        _ => fresh(
+            &lora,
+            &bert.linear_modules(),
+            config.train.seed,
+            Some(&weights),
+        )?,
+    };
     for module in &lora.modules_to_save {
         tensors.extend(saved_module(
             module,
@@ -307,7 +350,14 @@ fn initial_parameters(
             config.train.seed,
         )?);
     }
-    let parameters = Parameters::new(tensors, device);
+    if !matches!(taken, Taken::Nothing) {
+        return Err(UsageError::new(format!(
+            "lora.init = \"{}\" changes the base, which classifiers do not do yet; use \"default\" or \"gaussian\"",
+            lora.init
+        ))
+        .into());
+    }
+    let parameters = Parameters::new(tensors, device).with_method(&lora);
     let mut peft = peft_config(&lora, &parameters, &base.name);
     peft.task_type = Some("SEQ_CLS".to_owned());
     Ok((parameters, peft))

@@ -129,32 +129,42 @@ impl Data {
 
     /// A hash over the tokens that are trained and their order.
     pub(crate) fn hash(&self) -> String {
-        let mut hasher = Sha256::new();
-        for example in self.train.iter().chain(&self.eval) {
-            example
-                .input_ids
-                .iter()
-                .for_each(|id| hasher.update(id.to_le_bytes()));
-            example
-                .labels
-                .iter()
-                .for_each(|label| hasher.update(label.to_le_bytes()));
-            if self.task == Task::SequenceClassification {
-                let types = example.token_type_ids.iter();
-                types.for_each(|t| hasher.update(t.to_le_bytes()));
-                hasher.update((example.class.unwrap_or(usize::MAX) as u64).to_le_bytes());
-            }
-            hasher.update([0xff]);
-        }
-        hasher
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hash_of(self.train.iter().chain(&self.eval), self.task)
+    }
+
+    /// The same over the held-out examples alone.
+    pub(crate) fn hash_of_eval(&self) -> String {
+        hash_of(self.eval.iter(), self.task)
     }
 }
 
-fn read_all(paths: &[String], config: &DataConfig) -> Result<Records> {
+fn hash_of<'a>(examples: impl Iterator<Item = &'a Example>, task: Task) -> String {
+    let mut hasher = Sha256::new();
+    for example in examples {
+        example
+            .input_ids
+            .iter()
+            .for_each(|id| hasher.update(id.to_le_bytes()));
+        example
+            .labels
+            .iter()
+            .for_each(|label| hasher.update(label.to_le_bytes()));
+        if task == Task::SequenceClassification {
+            let types = example.token_type_ids.iter();
+            types.for_each(|t| hasher.update(t.to_le_bytes()));
+            hasher.update((example.class.unwrap_or(usize::MAX) as u64).to_le_bytes());
+        }
+        hasher.update([0xff]);
+    }
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Rows of files and hub data sets, one after the other.
+pub(crate) fn read_all(paths: &[String], config: &DataConfig) -> Result<Records> {
     let mut all = Records::default();
     for path in paths {
         for file in locate(path)? {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use qloom_core::data::{DataReport, Task};
+use qloom_core::lora::Method;
 
 use super::{Data, RunResult};
 use crate::config::RunConfig;
@@ -11,7 +12,7 @@ use crate::report::html::Page;
 use crate::report::numbers;
 use crate::report::scores::TaskScores;
 
-/// Writes `adapter/README.md` and `report.html`.
+/// Writes `report.html` and, for an adapter, its `README.md`.
 pub(crate) fn write(
     config: &RunConfig,
     base: &str,
@@ -35,6 +36,7 @@ pub(crate) fn write(
             .folder
             .file_name()
             .map_or_else(|| "adapter".into(), |n| n.to_string_lossy().into_owned()),
+        description: None,
         base: base.to_owned(),
         base_sha256: base_fingerprint.to_owned(),
         pipeline: match data.task {
@@ -49,11 +51,15 @@ pub(crate) fn write(
         config: toml.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    atomic::write_file(&result.artifact.join("README.md"), card.render().as_bytes())?;
+    // The card tells how to load an adapter; a whole model is a base like any other.
+    if config.lora.method != Method::Full {
+        atomic::write_file(&result.artifact.join("README.md"), card.render().as_bytes())?;
+    }
     let page = Page {
         title: format!("{}: before and after", card.name),
         lead: format!(
-            "{base}, fine-tuned with QLoRA; scores of base and adapted on the same held-out examples."
+            "{base}, fine-tuned with {}; scores of base and adapted on the same held-out examples.",
+            how(config)
         ),
         scores,
         curves: vec![(String::new(), result.curve.clone())],
@@ -64,17 +70,42 @@ pub(crate) fn write(
     page.write(&result.folder.join("report.html"))
 }
 
+/// The method in a sentence: LoRA on NF4 weights is what QLoRA means.
+fn how(config: &RunConfig) -> String {
+    let nf4 = config.model.quantization == "nf4";
+    match config.lora.method {
+        Method::Lora if nf4 => "QLoRA".to_owned(),
+        Method::Full => "every weight trained".to_owned(),
+        Method::Head => "only its head trained".to_owned(),
+        method => format!(
+            "{} on {} weights",
+            method.kind().unwrap_or_default(),
+            if nf4 { "NF4" } else { "dense" }
+        ),
+    }
+}
+
 fn settings(config: &RunConfig, result: &RunResult) -> Vec<(String, String)> {
-    let facts = [
+    let summary = &result.summary;
+    let mut facts = vec![
+        ("method", summary.method.clone()),
+        ("initialization", summary.init.clone()),
         ("quantization", config.model.quantization.clone()),
         ("rank", config.lora.rank.to_string()),
         ("alpha", config.lora.alpha.to_string()),
         ("optimizer steps", result.outcome.steps.to_string()),
-        ("trained values", numbers::count(result.trainable as u64)),
+        (
+            "trained values",
+            numbers::count(summary.trained_values as u64),
+        ),
+        ("weights file", numbers::bytes(summary.bytes)),
         ("targets", numbers::count(result.outcome.tokens)),
         ("learning rate", numbers::learning_rate(config.train.lr)),
         ("seed", config.train.seed.to_string()),
     ];
+    if let Some(sparsity) = summary.sparsity {
+        facts.push(("sparsity", format!("{:.1} %", 100.0 * sparsity)));
+    }
     facts
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -86,7 +117,7 @@ fn data_used(config: &RunConfig, data: &Data) -> Vec<DataUsed> {
         name: names.join(", "),
         role: role.to_owned(),
         rows: report.rows as u64,
-        tokens: report.trained_tokens as u64,
+        tokens: Some(report.trained_tokens as u64),
         sha256: data.hash(),
     };
     let eval = if config.data.eval.is_empty() {

@@ -1,31 +1,39 @@
 //! A run from configuration to artifact, shared by `train`, `pretrain`, `demo`, `eval` and `data`.
 
 mod artifact;
+mod base_scores;
 mod classifier;
 mod classifier_scores;
+pub(crate) mod cost;
 mod dataset;
 mod describe;
 mod host;
+mod method;
 mod observer;
 mod parameters;
+pub(crate) mod preflight;
 mod resume;
 mod run;
+mod samples;
 mod scores;
 
 pub(crate) use artifact::Artifact;
 pub(crate) use classifier::{class_losses, class_names, labels_of, load_classifier};
 pub(crate) use classifier_scores::{ClassifierScores, compare_classifiers, describe_class};
-pub(crate) use dataset::{Data, read_one};
+pub(crate) use dataset::{Data, read_all, read_one};
 pub(crate) use host::latest;
+pub(crate) use method::Summary;
+pub(crate) use parameters::with_head;
 pub(crate) use run::{RunResult, pretrain, train};
-pub(crate) use scores::{ModelScores, Scoring, answer, compare, reference};
+pub(crate) use samples::{SAMPLES, read_samples, sample_lines};
+pub(crate) use scores::{METRICS, ModelScores, Scoring, answer, long_examples, reference};
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qloom_core::adapters::{Adapter, RECEIPT, Receipt};
 use qloom_core::lora::{Overlay, overlay};
-use qloom_core::models::llama::Llama;
+use qloom_core::models::llama::{Llama, LlamaConfig};
 use qloom_core::tokenizer::Tokenizer;
 
 use crate::base::BaseFiles;
@@ -111,4 +119,14 @@ fn checked_adapter(
         eprintln!("warning: adapter {}: {warning}", folder.display());
     }
     Ok((adapter, Some(known)))
+}
+
+/// Every tensor an adapter may hold in full: the model's, and a head of its own where it is tied.
+fn tensors_of(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
+    let mut tensors = config.expected_tensors();
+    if config.tie_word_embeddings {
+        let shape = vec![config.vocab_size, config.hidden_size];
+        tensors.push(("lm_head.weight".to_owned(), shape));
+    }
+    tensors
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::DType;
@@ -17,12 +18,15 @@ use serde_json::{Map, Value, json};
 use super::classifier;
 use super::describe;
 use super::host::{BEST, RunHost};
+use super::method::{self, Summary};
 use super::observer::RunObserver;
-use super::parameters::{all_parameters, initial_parameters};
-use super::resume::{fingerprint, refuse_changes};
-use super::{Artifact, Data, ModelScores, Scoring, answer, compare, latest, receipt, reference};
+use super::parameters::all_parameters;
+use super::resume::{fingerprint as fingerprint_of, refuse_changes};
+use super::samples::{SAMPLES, write_samples};
+use super::{Artifact, Data, ModelScores, Scoring, answer, latest, long_examples, reference};
+use super::{base_scores, cost, preflight};
 use crate::base::{BaseFiles, check_vocabulary};
-use crate::config::{PretrainConfig, RunConfig};
+use crate::config::{EvalConfig, PretrainConfig, RunConfig};
 use crate::device;
 use crate::files::run_dir::{self, RunDir};
 use crate::files::{atomic, jsonl, read};
@@ -48,8 +52,8 @@ pub(crate) struct RunResult {
     pub(crate) examples: usize,
     /// The loss curve.
     pub(crate) curve: LossCurve,
-    /// Trained values.
-    pub(crate) trainable: usize,
+    /// What was trained, and what it takes.
+    pub(crate) summary: Summary,
     /// Tokens a second, median over steps.
     pub(crate) tokens_per_s: f64,
 }
@@ -79,46 +83,59 @@ pub(crate) fn train(
             llama_config.max_position_embeddings,
         )?,
     };
-    warn(&data);
-    let (parameters, peft) = initial_parameters(config, &base, &llama_config, &chosen)?;
+    preflight::warn(config, &base, &tokenizer, &data)?;
+    let start = method::start(config, &base, &llama_config, &chosen)?;
     run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
-    let model = base.load(
+    let original = base.load(
         &chosen,
         &config.model.quantization,
         config.model.double_quant,
         dtype,
     )?;
-    let run = Run::open(config, resume)?;
-    let artifact = Artifact::Adapter {
-        config: Box::new(peft),
-        receipt: receipt(&base, &tokenizer)?,
-    };
-    let trainable = parameters.count();
+    let mut run = Run::open(config, resume)?;
+    let place = start.place(config, &base, &original, run.dir.path(), &chosen, dtype)?;
+    let artifact = start.artifact(config, &base, &place, &llama_config, &tokenizer)?;
+    let trainable = start.parameters.count();
+    let parameters = start.parameters.clone();
+    let began = Instant::now();
     let outcome = run.descend(
-        config, &model, parameters, &data, &artifact, &tokenizer, resume,
-    )?;
-    run.finish_artifact("adapter")?;
-
-    let overlay = super::load_adapter(&run.dir.adapter(), &base, &model)?;
-    let adapted = model.with(&overlay);
-    let ends = base.end_ids(&llama_config, &tokenizer);
-    let (metrics, samples) = run.score(config, &model, &adapted, &data, &tokenizer, &ends, task)?;
-    let result = run.result(
-        outcome,
-        metrics,
-        samples,
-        data.eval.len(),
-        trainable,
-        run.dir.adapter(),
-    )?;
-    describe::write(
         config,
-        &base.name,
-        &base.fingerprint()?,
+        &place.model,
+        parameters,
         &data,
-        &result,
-        task,
+        &artifact,
+        &tokenizer,
+        resume,
     )?;
+    let seconds = began.elapsed().as_secs_f64();
+    let peak_memory_bytes = device::peak_bytes(&chosen.device);
+    run.finish_artifact(start.folder())?;
+
+    let folder = run.dir.path().join(start.folder());
+    let summary = Summary::of(config, trainable, &folder)?;
+    run.result = summary.to_json();
+    let adapted = place.adapted(&start, &base, &original, &folder, &chosen, dtype)?;
+    let ends = base.end_ids(&llama_config, &tokenizer);
+    let fingerprint = base.fingerprint()?;
+    let identity = json!([fingerprint, config.model, chosen.name, data.hash_of_eval()]);
+    let (metrics, samples) = run.score(
+        config, &original, &adapted, &data, &tokenizer, &ends, task, &identity,
+    )?;
+    let result = run.result(outcome, metrics, samples, data.eval.len(), summary, folder)?;
+    describe::write(config, &base.name, &fingerprint, &data, &result, task)?;
+    let cost = cost::Cost {
+        steps: result.outcome.steps,
+        target_tokens: result.outcome.tokens,
+        trainable_parameters: trainable as u64,
+        adapter_bytes: result.summary.bytes,
+        sparsity: result.summary.sparsity,
+        seconds,
+        resumed: resume,
+        tokens_per_s: result.tokens_per_s,
+        peak_memory_bytes,
+        device: chosen.name.clone(),
+    };
+    cost::record(&run.dir.metrics(), &cost)?;
     Ok(result)
 }
 
@@ -166,18 +183,15 @@ pub(crate) fn pretrain(
     )?;
     run.finish_artifact("model")?;
     let folder = run.dir.path().join("model");
-    run.result(
-        outcome,
-        Vec::new(),
-        Vec::new(),
-        data.eval.len(),
-        trainable,
-        folder,
-    )
+    let summary = Summary::of(config, trainable, &folder)?;
+    let examples = data.eval.len();
+    run.result(outcome, Vec::new(), Vec::new(), examples, summary, folder)
 }
 
 pub(super) struct Run {
     pub(super) dir: RunDir,
+    /// What the result is, for `metrics.json`.
+    pub(super) result: Value,
 }
 
 impl Run {
@@ -196,7 +210,10 @@ impl Run {
         } else {
             atomic::write_file(&dir.config(), toml::to_string_pretty(config)?.as_bytes())?;
         }
-        Ok(Self { dir })
+        Ok(Self {
+            dir,
+            result: Value::Null,
+        })
     }
 
     fn checkpoints(&self) -> PathBuf {
@@ -225,7 +242,7 @@ impl Run {
         let eval = (!data.eval.is_empty())
             .then(|| eval_set(config, data, tokenizer))
             .transpose()?;
-        let print = fingerprint(config, data)?;
+        let print = fingerprint_of(config, data)?;
         let mut trainer = Trainer::new(
             objective,
             parameters,
@@ -310,25 +327,38 @@ impl Run {
         tokenizer: &Tokenizer,
         ends: &[u32],
         task: &str,
+        base_identity: &Value,
     ) -> Result<(Vec<Metric>, Vec<Sample>)> {
         if data.eval.is_empty() {
             let nothing = ModelScores::default();
             self.write_metrics(&nothing, &nothing, data)?;
             return Ok((Vec::new(), Vec::new()));
         }
+        let long = long_examples(config, tokenizer)?;
         let scoring = Scoring {
             examples: &data.eval,
+            long: long.as_deref(),
             tokenizer,
             metrics: &config.eval.metrics,
             labels: &data.labels,
             batch_size: eval_batch(config),
             end_ids: ends,
+            settings: &config.eval,
         };
-        let base = scoring.score(model, "base")?;
+        let eval = EvalConfig {
+            samples: 0,
+            batch_size: 0,
+            ..config.eval.clone()
+        };
+        let parts = json!([base_identity, eval, data.labels, ends]);
+        let base = base_scores::shared(&parts, || scoring.score(model, "base"))?;
         let tuned = scoring.score(adapted, "adapted")?;
         self.write_metrics(&base, &tuned, data)?;
         let samples = samples(config, model, adapted, data, tokenizer, ends, task)?;
-        Ok((compare(&base, &tuned)?, samples))
+        write_samples(&self.dir.path().join(SAMPLES), &samples)?;
+        let board = scoring.board(task, &base, Some(&tuned))?;
+        board.write(self.dir.path())?;
+        Ok((board.metrics(), samples))
     }
 
     fn write_metrics(&self, base: &ModelScores, adapted: &ModelScores, data: &Data) -> Result<()> {
@@ -345,7 +375,14 @@ impl Run {
         let metrics = json!({
             "base": base,
             "adapted": adapted,
-            "data": { "train_examples": data.train.len(), "eval_examples": data.eval.len(), "sha256": data.hash() },
+            "result": self.result,
+            "data": {
+                "train_examples": data.train.len(),
+                "eval_examples": data.eval.len(),
+                "train_tokens": data.report.trained_tokens,
+                "eval_tokens": data.eval_report.as_ref().map(|r| r.trained_tokens),
+                "sha256": data.hash(),
+            },
         });
         atomic::write_file(&self.dir.metrics(), &serde_json::to_vec_pretty(&metrics)?)
     }
@@ -360,7 +397,7 @@ impl Run {
         metrics: Vec<Metric>,
         samples: Vec<Sample>,
         examples: usize,
-        trainable: usize,
+        summary: Summary,
         artifact: PathBuf,
     ) -> Result<RunResult> {
         let rows: Vec<Map<String, Value>> = jsonl::read_rows(&self.dir.log())?;
@@ -377,7 +414,7 @@ impl Run {
             samples,
             examples,
             curve: self.curve()?,
-            trainable,
+            summary,
             tokens_per_s: rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN),
         })
     }
@@ -403,7 +440,7 @@ pub(super) fn eval_set<'a>(
     })
 }
 
-fn collate_options(config: &DataConfig, tokenizer: &Tokenizer) -> CollateOptions {
+pub(super) fn collate_options(config: &DataConfig, tokenizer: &Tokenizer) -> CollateOptions {
     CollateOptions {
         multiple_of: config.pad_to_multiple_of.max(1),
         ..CollateOptions::new(tokenizer.pad_id())

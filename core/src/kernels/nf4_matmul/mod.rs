@@ -242,6 +242,11 @@ impl Nf4Weight {
         ))
     }
 
+    /// The device buffers and how they are laid out, for operations that unpack the matrix themselves.
+    pub(crate) fn parts(&self) -> ([burn::backend::DispatchTensor; 3], Nf4Layout) {
+        (self.buffers(), self.layout)
+    }
+
     fn buffers(&self) -> [burn::backend::DispatchTensor; 3] {
         [
             self.codes.clone().into_dispatch(),

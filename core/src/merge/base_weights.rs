@@ -1,0 +1,191 @@
+//! A base with an adapter merged into it, seen tensor by tensor: nothing is computed before it is asked for.
+
+use super::source::refuse_other_methods;
+use super::{MergeError, updates};
+use crate::adapters::{Adapter, LoraModule};
+use crate::quantization::{Stored, encode, read_bnb, stored_format, torch_dtype};
+use crate::weights::{Dtype, HostTensor, OwnedTensor, TensorSpec, WeightError, WeightSource};
+use std::collections::BTreeMap;
+
+/// What an adapter changes in a base, by the name of the base's tensor.
+pub(super) struct Changes {
+    updates: BTreeMap<String, LoraModule>,
+    saved: BTreeMap<String, OwnedTensor>,
+}
+
+impl Changes {
+    /// Holds the adapter to the base: every module must be there, in its size.
+    ///
+    /// # Errors
+    /// [`MergeError::NoPlace`], naming the tensor.
+    pub(super) fn new<S: WeightSource + ?Sized>(
+        source: &S,
+        adapter: &Adapter,
+    ) -> Result<Self, MergeError> {
+        refuse_other_methods("to merge", adapter)?;
+        let mut updates = BTreeMap::new();
+        for m in adapter.modules()? {
+            let name = format!("{}.weight", m.path);
+            expect_place(source, &name, &[m.out_features, m.in_features])?;
+            updates.insert(name, m);
+        }
+        let mut saved = BTreeMap::new();
+        for (name, tensor) in adapter.saved() {
+            let place = if adds_head(source, name) {
+                EMBEDDING
+            } else {
+                name
+            };
+            expect_place(source, place, &tensor.shape)?;
+            saved.insert(name.to_owned(), tensor.clone());
+        }
+        Ok(Self { updates, saved })
+    }
+
+    /// Whether the tensor `name` becomes another.
+    pub(super) fn touches(&self, name: &str) -> bool {
+        self.updates.contains_key(name) || self.saved.contains_key(name)
+    }
+
+    /// The adapted modules, by the name of their weight.
+    pub(super) fn updates(&self) -> &BTreeMap<String, LoraModule> {
+        &self.updates
+    }
+
+    /// The changed tensor `name`, in `f32`; `None` where it is unchanged.
+    pub(super) fn values<S: WeightSource + ?Sized>(
+        &self,
+        source: &S,
+        name: &str,
+    ) -> Result<Option<Vec<f32>>, MergeError> {
+        if let Some(saved) = self.saved.get(name) {
+            return Ok(Some(saved.to_f32().map_err(|e| e.named(name))?));
+        }
+        let Some(module) = self.updates.get(name) else {
+            return Ok(None);
+        };
+        let mut weight = dense(source, name)?;
+        for (w, d) in weight.iter_mut().zip(updates::update(module)) {
+            *w += d;
+        }
+        Ok(Some(weight))
+    }
+
+    /// Whether a head tied to the embedding gets weights of its own.
+    pub(super) fn unties_head<S: WeightSource + ?Sized>(&self, source: &S) -> bool {
+        self.saved.keys().any(|name| adds_head(source, name))
+    }
+}
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
+fn adds_head<S: WeightSource + ?Sized>(source: &S, name: &str) -> bool {
+    name == HEAD && source.spec(HEAD).is_none() && source.spec(EMBEDDING).is_some()
+}
+
+/// The weight `name` of a base as `f32`, dequantized where it is quantized.
+pub(super) fn dense<S: WeightSource + ?Sized>(
+    source: &S,
+    name: &str,
+) -> Result<Vec<f32>, MergeError> {
+    Ok(match stored_format(source, name)? {
+        Stored::Dense => source.get(name)?.to_f32().map_err(|e| e.named(name))?,
+        Stored::Nf4 => read_bnb(source, name)?.dequantize()?,
+    })
+}
+
+/// Shape and float type of the weight `name`, as they are once dequantized.
+fn dense_spec<S: WeightSource + ?Sized>(source: &S, name: &str) -> Option<TensorSpec> {
+    let spec = source.spec(name)?;
+    match stored_format(source, name) {
+        Ok(Stored::Nf4) => {
+            let tensor = read_bnb(source, name).ok()?;
+            let dtype = torch_dtype(&tensor.dtype).unwrap_or(Dtype::F32);
+            Some(TensorSpec::new(name, dtype, tensor.shape))
+        }
+        _ => Some(spec),
+    }
+}
+
+fn expect_place<S: WeightSource + ?Sized>(
+    source: &S,
+    name: &str,
+    expected: &[usize],
+) -> Result<(), MergeError> {
+    let found = match dense_spec(source, name) {
+        Some(spec) if spec.shape == expected => return Ok(()),
+        Some(spec) => format!("one of shape {:?}", spec.shape),
+        None => "none of that name".to_owned(),
+    };
+    Err(MergeError::NoPlace {
+        tensor: name.to_owned(),
+        expected: expected.to_vec(),
+        found,
+    })
+}
+
+/// The merged base as a source of dense tensors.
+pub(super) struct MergedWeights<'a, S: ?Sized> {
+    pub(super) base: &'a S,
+    pub(super) changes: &'a Changes,
+}
+
+impl<S: WeightSource + ?Sized> MergedWeights<'_, S> {
+    fn is_companion(&self, name: &str) -> bool {
+        let owner = |at: usize| &name[..at];
+        name.match_indices('.')
+            .map(|(at, _)| owner(at))
+            .any(|weight| matches!(stored_format(self.base, weight), Ok(Stored::Nf4)))
+    }
+}
+
+impl<S: WeightSource + ?Sized> WeightSource for MergedWeights<'_, S> {
+    fn names(&self) -> Vec<String> {
+        let mut names = self.base.names();
+        names.retain(|name| !self.is_companion(name));
+        names.extend(self.changes.unties_head(self.base).then(|| HEAD.to_owned()));
+        names
+    }
+
+    fn spec(&self, name: &str) -> Option<TensorSpec> {
+        if self.is_companion(name) {
+            return None;
+        }
+        if adds_head(self.base, name) && self.changes.touches(name) {
+            let like = self.base.spec(EMBEDDING)?;
+            return Some(TensorSpec::new(name, like.dtype, like.shape));
+        }
+        dense_spec(self.base, name)
+    }
+
+    fn get(&self, name: &str) -> Result<HostTensor<'_>, WeightError> {
+        let missing = || WeightError::Missing {
+            name: name.to_owned(),
+            files: self.base.file_of(name),
+        };
+        let quantized = matches!(stored_format(self.base, name), Ok(Stored::Nf4));
+        if !quantized && !self.changes.touches(name) {
+            return self.base.get(name);
+        }
+        let spec = self.spec(name).ok_or_else(missing)?;
+        let values = match self.changes.values(self.base, name) {
+            Ok(Some(values)) => Ok(values),
+            Ok(None) => dense(self.base, name),
+            Err(e) => Err(e),
+        };
+        let values = values.map_err(|e| match e {
+            MergeError::Weights(e) => e,
+            other => WeightError::Header {
+                file: self.base.file_of(name),
+                reason: other.to_string(),
+            },
+        })?;
+        HostTensor::new(spec.dtype, spec.shape, encode(&values, spec.dtype, name)?)
+            .map_err(|e| e.named(name))
+    }
+
+    fn file_of(&self, name: &str) -> String {
+        self.base.file_of(name)
+    }
+}

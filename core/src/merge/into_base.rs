@@ -1,0 +1,135 @@
+//! Merging an adapter into its base: `W' = W + scaling · B·A`, written tensor by tensor.
+//!
+//! | base | requantize | what is written |
+//! |---|---|---|
+//! | dense | no | the merged weights in their own type, everything else as it was |
+//! | dense | yes | the merged weights, then all linears quantized to NF4 |
+//! | NF4 | no | everything dequantized, the merged weights dense |
+//! | NF4 | yes | adapted weights dequantized, merged and quantized again; every other tensor keeps its bytes |
+//!
+//! Rounding `W'` to the type it is stored in loses part of a small update, to 4 bits much of it: [`update_errors`] measures
+//! what is left, by reading the written file back.
+
+use super::base_weights::{Changes, MergedWeights, dense};
+use super::{MergeError, updates};
+use crate::adapters::Adapter;
+use crate::quantization::{
+    CheckpointReport, QuantizationConfig, QuantizeOptions, dequantize_checkpoint,
+    quantize_checkpoint, rewrite_quantized,
+};
+use crate::weights::{WeightError, WeightSource};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::io::Write;
+
+/// Writes `source` with `adapter` merged into it as one safetensors file. The report's `converted` counts the tensors that
+/// were rewritten.
+///
+/// `progress` is called with (tensors done, tensors in all). The sink is returned for the caller to close.
+///
+/// # Errors
+/// An adapter for another base, a base that cannot be read or quantized, a sink that refuses bytes.
+pub fn merge_into_base<S: WeightSource + ?Sized, W: Write>(
+    source: &S,
+    config_json: &[u8],
+    adapter: &Adapter,
+    requantize: bool,
+    out: W,
+    progress: impl FnMut(usize, usize),
+) -> Result<(W, CheckpointReport), MergeError> {
+    let changes = Changes::new(source, adapter)?;
+    let config = match changes.unties_head(source) {
+        true => untied(config_json)?,
+        false => config_json.to_vec(),
+    };
+    let quantized = QuantizationConfig::from_config_json(&config)?.is_some();
+    if quantized && requantize && !changes.unties_head(source) {
+        let values = |name: &str| changes.values(source, name);
+        let replaced = |name: &str| changes.touches(name);
+        return rewrite_quantized(source, &config, &replaced, &values, out, progress);
+    }
+    let merged = MergedWeights {
+        base: source,
+        changes: &changes,
+    };
+    if requantize {
+        let plain = QuantizationConfig::take_from(&config)?;
+        let options = QuantizeOptions::default();
+        return Ok(quantize_checkpoint(
+            &merged, &plain, &options, out, progress,
+        )?);
+    }
+    let (out, report) = dequantize_checkpoint(&merged, &config, None, out, progress)?;
+    // To the converter every tensor of the merged source is dense already.
+    let rewritten = merged
+        .names()
+        .iter()
+        .filter(|name| changes.touches(name))
+        .count();
+    let report = CheckpointReport {
+        converted: rewritten,
+        copied: report.copied + report.converted - rewritten,
+        ..report
+    };
+    Ok((out, report))
+}
+
+/// `config.json` of a model whose head is no longer the embedding.
+fn untied(config_json: &[u8]) -> Result<Vec<u8>, WeightError> {
+    let json = |e: serde_json::Error| WeightError::Json {
+        file: "config.json".into(),
+        reason: e.to_string(),
+    };
+    let mut config: Map<String, Value> = serde_json::from_slice(config_json).map_err(json)?;
+    config.insert("tie_word_embeddings".into(), Value::Bool(false));
+    serde_json::to_vec_pretty(&config).map_err(json)
+}
+
+/// What storing the merged weight did to the update of one module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpdateError {
+    /// The module's path.
+    pub module: String,
+    /// `‖stored − (W + ΔW)‖`, Frobenius.
+    pub error_norm: f64,
+    /// `‖ΔW‖`.
+    pub update_norm: f64,
+}
+
+impl UpdateError {
+    /// Over several modules: `√Σ‖stored − (W + ΔW)‖² / √Σ‖ΔW‖²`; `None` where no update has any length.
+    pub fn relative(modules: &[Self]) -> Option<f64> {
+        let sum = |part: fn(&Self) -> f64| modules.iter().map(|m| part(m).powi(2)).sum::<f64>();
+        let updates = sum(|m| m.update_norm);
+        (updates > 0.0).then(|| (sum(|m| m.error_norm) / updates).sqrt())
+    }
+}
+
+/// Compares what `merged` stores with the exact merge of `adapter` into `source`, module by module.
+///
+/// # Errors
+/// Tensors that one of the two lacks.
+pub fn update_errors<S: WeightSource + ?Sized, T: WeightSource + ?Sized>(
+    source: &S,
+    merged: &T,
+    adapter: &Adapter,
+) -> Result<Vec<UpdateError>, MergeError> {
+    let changes = Changes::new(source, adapter)?;
+    changes
+        .updates()
+        .iter()
+        .map(|(name, module)| {
+            let (weight, stored) = (dense(source, name)?, dense(merged, name)?);
+            let (mut error, mut update) = (0.0f64, 0.0f64);
+            for ((w, d), s) in weight.iter().zip(updates::update(module)).zip(&stored) {
+                error += (f64::from(*s) - (f64::from(*w) + f64::from(d))).powi(2);
+                update += f64::from(d).powi(2);
+            }
+            Ok(UpdateError {
+                module: module.path.clone(),
+                error_norm: error.sqrt(),
+                update_norm: update.sqrt(),
+            })
+        })
+        .collect()
+}

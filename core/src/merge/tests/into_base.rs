@@ -1,0 +1,201 @@
+//! Adapters merged into bases: the weights written, dense and quantized.
+
+use super::*;
+use crate::quantization::{Nf4Tensor, is_quantized, read_bnb};
+use crate::weights::{Dtype, OwnedTensor, SafetensorsSource, WeightSource, serialize};
+
+const WEIGHT: &str = "model.layers.0.self_attn.q_proj.weight";
+const OTHER: &str = "model.layers.0.mlp.up_proj.weight";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const SHAPE: [usize; 2] = [64, 32];
+
+fn values(len: usize, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..len)
+        .map(|_| (f64::from(rng.next_u32()) / f64::from(u32::MAX) - 0.5) as f32)
+        .collect()
+}
+
+type File = SafetensorsSource<Vec<u8>>;
+
+fn base() -> File {
+    let tensor = |seed| OwnedTensor::from_f32(SHAPE.to_vec(), &values(64 * 32, seed)).unwrap();
+    let list = [
+        (WEIGHT.to_owned(), tensor(1)),
+        (OTHER.to_owned(), tensor(2)),
+        (EMBEDDING.to_owned(), tensor(3)),
+    ];
+    SafetensorsSource::single("base", serialize(&list, &Default::default()).unwrap()).unwrap()
+}
+
+const CONFIG: &[u8] =
+    br#"{"model_type":"llama","tie_word_embeddings":true,"torch_dtype":"float32"}"#;
+
+fn adapter(saved: Vec<(String, OwnedTensor)>) -> Adapter {
+    let m = LoraModule {
+        path: WEIGHT.strip_suffix(".weight").unwrap().into(),
+        a: values(2 * 32, 4),
+        b: values(64 * 2, 5),
+        rank: 2,
+        in_features: 32,
+        out_features: 64,
+        alpha: 4.0,
+        scaling: 2.0,
+        dropout: 0.0,
+    };
+    let config = PeftConfig {
+        r: 2,
+        lora_alpha: 4.0,
+        modules_to_save: (!saved.is_empty()).then(|| vec!["lm_head".into()]),
+        ..PeftConfig::default()
+    };
+    Adapter::new(config, &[m], saved).unwrap()
+}
+
+fn merged(base: &File, config: &[u8], adapter: &Adapter, requantize: bool) -> (File, Vec<u8>) {
+    let (bytes, report) =
+        merge_into_base(base, config, adapter, requantize, Vec::new(), |_, _| {}).unwrap();
+    assert_eq!(bytes.len() as u64, report.total_bytes);
+    (
+        SafetensorsSource::single("merged", bytes).unwrap(),
+        report.config_json,
+    )
+}
+
+fn expected(base: &[f32], adapter: &Adapter) -> Vec<f32> {
+    let update = delta(&adapter.modules().unwrap()[0]);
+    base.iter().zip(update).map(|(w, d)| w + d as f32).collect()
+}
+
+fn close(got: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), want.len());
+    let far = got.iter().zip(want).map(|(g, w)| (g - w).abs());
+    assert!(far.fold(0.0, f32::max) <= tolerance);
+}
+
+#[test]
+fn a_dense_base_changes_in_the_adapted_weights_only() {
+    let (base, adapter) = (base(), adapter(vec![]));
+    let (file, config) = merged(&base, CONFIG, &adapter, false);
+    assert_eq!(file.names(), base.names());
+    let want = expected(&base.get(WEIGHT).unwrap().to_f32().unwrap(), &adapter);
+    close(&file.get(WEIGHT).unwrap().to_f32().unwrap(), &want, 1e-6);
+    for same in [OTHER, EMBEDDING] {
+        assert_eq!(file.get(same).unwrap(), base.get(same).unwrap());
+    }
+    let json = |b: &[u8]| serde_json::from_slice::<serde_json::Value>(b).unwrap();
+    assert_eq!(json(&config), json(CONFIG));
+    let errors = update_errors(&base, &file, &adapter).unwrap();
+    assert!(UpdateError::relative(&errors).unwrap() < 1e-6);
+}
+
+#[test]
+fn a_requantized_base_is_the_merged_one_quantized() {
+    let (base, adapter) = (base(), adapter(vec![]));
+    let (file, config) = merged(&base, CONFIG, &adapter, true);
+    assert!(
+        String::from_utf8(config)
+            .unwrap()
+            .contains("quantization_config")
+    );
+    let want = expected(&base.get(WEIGHT).unwrap().to_f32().unwrap(), &adapter);
+    let want = Nf4Tensor::quantize(&want, &SHAPE, 64, true).unwrap();
+    let got = read_bnb(&file, WEIGHT).unwrap();
+    let same = got
+        .codes
+        .iter()
+        .zip(&want.codes)
+        .filter(|(a, b)| a == b)
+        .count();
+    assert!(
+        same * 100 >= got.codes.len() * 99,
+        "{same} of {}",
+        got.codes.len()
+    );
+    assert!(is_quantized(&file, OTHER));
+    let errors = update_errors(&base, &file, &adapter).unwrap();
+    let relative = UpdateError::relative(&errors).unwrap();
+    assert!(relative > 0.01 && relative < 0.5, "{relative}");
+}
+
+#[test]
+fn a_quantized_base_keeps_what_is_not_adapted() {
+    let plain = base();
+    let options = crate::quantization::QuantizeOptions::default();
+    let (bytes, report) =
+        crate::quantization::quantize_checkpoint(&plain, CONFIG, &options, Vec::new(), |_, _| {})
+            .unwrap();
+    let nf4 = SafetensorsSource::single("nf4", bytes).unwrap();
+    let config = report.config_json;
+    let adapter = adapter(vec![]);
+    let want = expected(
+        &read_bnb(&nf4, WEIGHT).unwrap().dequantize().unwrap(),
+        &adapter,
+    );
+
+    let (file, kept) = merged(&nf4, &config, &adapter, true);
+    assert_eq!(kept, config);
+    assert_eq!(file.names(), nf4.names());
+    assert_eq!(
+        read_bnb(&file, OTHER).unwrap(),
+        read_bnb(&nf4, OTHER).unwrap()
+    );
+    assert_eq!(file.get(EMBEDDING).unwrap(), nf4.get(EMBEDDING).unwrap());
+    let got = read_bnb(&file, WEIGHT).unwrap();
+    assert_ne!(got.codes, read_bnb(&nf4, WEIGHT).unwrap().codes);
+    close(&got.dequantize().unwrap(), &want, 0.3);
+    // Every tensor lies aligned for readers that map the file.
+    for name in file.names() {
+        let spec = file.spec(&name).unwrap();
+        if spec.dtype == Dtype::F32 {
+            let at = file.get(&name).unwrap().bytes.as_ptr() as usize;
+            let start = file.files()[0].1.as_ptr() as usize;
+            assert_eq!((at - start) % 4, 0, "{name}");
+        }
+    }
+
+    let (dense, config) = merged(&nf4, &config, &adapter, false);
+    assert!(
+        !String::from_utf8(config)
+            .unwrap()
+            .contains("quantization_config")
+    );
+    assert_eq!(dense.names(), plain.names());
+    close(&dense.get(WEIGHT).unwrap().to_f32().unwrap(), &want, 1e-6);
+    let other = read_bnb(&nf4, OTHER).unwrap().dequantize().unwrap();
+    close(&dense.get(OTHER).unwrap().to_f32().unwrap(), &other, 0.0);
+}
+
+#[test]
+fn a_trained_head_unties_itself() {
+    let base = base();
+    let head = OwnedTensor::from_f32(SHAPE.to_vec(), &values(64 * 32, 9)).unwrap();
+    let adapter = adapter(vec![("lm_head.weight".into(), head.clone())]);
+    let (file, config) = merged(&base, CONFIG, &adapter, false);
+    assert_eq!(file.get("lm_head.weight").unwrap(), head);
+    assert_eq!(file.get(EMBEDDING).unwrap(), base.get(EMBEDDING).unwrap());
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["tie_word_embeddings"], false);
+}
+
+#[test]
+fn an_adapter_of_another_base_has_no_place() {
+    let mut other = adapter(vec![]);
+    let (config, m) = (other.config.clone(), other.modules().unwrap().remove(0));
+    let moved = LoraModule {
+        path: "model.layers.7.self_attn.q_proj".into(),
+        ..m.clone()
+    };
+    let narrow = LoraModule {
+        out_features: 63,
+        b: m.b[..126].to_vec(),
+        ..m
+    };
+    for (m, word) in [(moved, "none of that name"), (narrow, "[64, 32]")] {
+        other = Adapter::new(config.clone(), std::slice::from_ref(&m), vec![]).unwrap();
+        let e = merge_into_base(&base(), CONFIG, &other, false, Vec::new(), |_, _| {})
+            .unwrap_err()
+            .to_string();
+        assert!(e.contains(&m.path) && e.contains(word), "{e}");
+    }
+}

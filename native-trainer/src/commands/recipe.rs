@@ -1,0 +1,101 @@
+//! `trainer recipe`: known experiments as one command each.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{Common, UsageError};
+use crate::cli::{RecipeAction, RecipeArguments, RecipeRunArguments};
+use crate::files::read_text;
+use crate::recipes::kitchen::{Kitchen, Order, follow};
+use crate::recipes::{list, text};
+use crate::report::table::{Look, grid};
+use crate::runs::planned::Site;
+
+/// Lists, shows or follows recipes.
+pub(super) fn run(common: &Common, arguments: RecipeArguments) -> Result<()> {
+    match arguments.action {
+        RecipeAction::List => list_all(common),
+        RecipeAction::Show { name } => {
+            print!("{}", text(&name)?.1);
+            Ok(())
+        }
+        RecipeAction::Run(arguments) => follow_one(common, arguments),
+    }
+}
+
+fn list_all(common: &Common) -> Result<()> {
+    let recipes = list()?;
+    if common.json {
+        let rows: Vec<_> = recipes
+            .iter()
+            .map(|(name, about)| json!({ "name": name, "about": about }))
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = recipes
+        .into_iter()
+        .map(|(name, about)| vec![name, about])
+        .collect();
+    println!(
+        "{}",
+        grid(
+            &["recipe".to_owned(), "what it does".to_owned()],
+            &rows,
+            Look::stdout()
+        )
+    );
+    Ok(())
+}
+
+fn follow_one(common: &Common, arguments: RecipeRunArguments) -> Result<()> {
+    let (name, recipe) = text(&arguments.name)?;
+    let judge = match (arguments.judge, arguments.judge_model) {
+        (Some(url), Some(model)) => Some((url, model)),
+        (None, None) => None,
+        _ => {
+            return Err(
+                UsageError::new("--judge URL and --judge-model NAME belong together").into(),
+            );
+        }
+    };
+    let suffix = if arguments.small { "-small" } else { "" };
+    let out = arguments
+        .out
+        .unwrap_or_else(|| PathBuf::from(format!("runs/{name}{suffix}")));
+    let site = Site {
+        out,
+        device: common.device.clone(),
+    };
+    let order = Order {
+        small: arguments.small,
+        base: arguments.base,
+        data: arguments.data,
+        set: arguments.set,
+        prepare: arguments.prepare,
+        judge,
+        embedder: arguments.embedder,
+    };
+    let kitchen = follow(&name, &recipe, site, order)?;
+    show(common, &kitchen)
+}
+
+fn show(common: &Common, kitchen: &Kitchen) -> Result<()> {
+    if kitchen.order.prepare {
+        println!("prepared and checked: {}", kitchen.file.display());
+        return Ok(());
+    }
+    if common.json {
+        let runs = kitchen.experiments.as_ref().map(|e| e.to_json());
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json!({ "results": kitchen.results(), "runs": runs }))?
+        );
+        return Ok(());
+    }
+    println!("{}", read_text(&kitchen.results())?);
+    println!("written to {}", kitchen.site.out.display());
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! Adapters by category and their merges: every model's scores, over all held-out prompts and category by category.
+//!
+//! The files are those the experiment had when it was made by hand: answers side by side, BERTScore per model and
+//! category, the judge's verdicts.
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use super::super::kitchen::{Kitchen, Role};
+use super::super::steps::Scored;
+use crate::files::atomic;
+use crate::report::{markdown, numbers};
+use crate::runs::record::score;
+
+/// The tables as markdown; `answers.csv`, `scores.csv`, `judge.csv` and the runs' tables beside them.
+pub(super) fn table(kitchen: &Kitchen) -> Result<String> {
+    let experiments = kitchen
+        .experiments
+        .as_ref()
+        .context("this table needs runs before it")?;
+    experiments.write(&kitchen.site.out, "runs")?;
+    let metrics = shown(&kitchen.scores);
+    write_csv(kitchen, "answers.csv", &answers(kitchen))?;
+    write_csv(kitchen, "scores.csv", &scores(kitchen, &metrics))?;
+
+    let mut text = String::from("## Every model on all held-out prompts\n\n");
+    let header: Vec<String> = ["model", "kind"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(metrics.iter().cloned())
+        .chain(["judge: wins over the base".to_owned()])
+        .collect();
+    let rows: Vec<Vec<String>> = whole(kitchen)
+        .map(|scored| overall(kitchen, scored, &metrics))
+        .collect();
+    text.push_str(&markdown::table(&header, &rows));
+    for metric in &metrics {
+        text.push_str(&format!("\n## {metric}, by category\n\n"));
+        let (header, rows) = crossed(kitchen, metric);
+        text.push_str(&markdown::table(&header, &rows));
+    }
+    if !kitchen.verdicts.is_empty() {
+        write_csv(kitchen, "judge.csv", &verdicts(kitchen))?;
+    }
+    text.push_str(&format!("\n{}", experiments.sections()));
+    Ok(text)
+}
+
+/// The metrics to show: those with an interval that are no parts of another.
+fn shown(scores: &[Scored]) -> Vec<String> {
+    let first = scores.iter().find(|s| s.category.is_empty());
+    let keys = first.into_iter().flat_map(|s| s.metrics.keys());
+    keys.filter_map(|key| key.strip_suffix("_ci"))
+        .filter(|key| !matches!(*key, "bertscore_precision" | "bertscore_recall"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn whole(kitchen: &Kitchen) -> impl Iterator<Item = &Scored> {
+    kitchen.scores.iter().filter(|s| s.category.is_empty())
+}
+
+fn kind(kitchen: &Kitchen, model: &str) -> &'static str {
+    match kitchen
+        .models
+        .iter()
+        .find(|m| m.name == model)
+        .map(|m| m.role)
+    {
+        None => "base",
+        Some(Role::Full | Role::Single) => "all rows",
+        Some(Role::Category) => "one category",
+        Some(Role::Merged) => "merged",
+    }
+}
+
+fn overall(kitchen: &Kitchen, scored: &Scored, metrics: &[String]) -> Vec<String> {
+    let mut row = vec![
+        scored.model.clone(),
+        kind(kitchen, &scored.model).to_owned(),
+    ];
+    row.extend(
+        metrics
+            .iter()
+            .map(|metric| match score(&scored.metrics, metric) {
+                Some(found) => numbers::with_interval(found.value, found.interval),
+                None => "-".to_owned(),
+            }),
+    );
+    let verdict = kitchen
+        .verdicts
+        .iter()
+        .find(|(model, _)| *model == scored.model);
+    row.push(verdict.map_or("-".to_owned(), |(_, verdict)| win_rate(verdict)));
+    row
+}
+
+fn win_rate(verdict: &Value) -> String {
+    match verdict.as_object().and_then(|v| score(v, "win_rate")) {
+        Some(found) => numbers::with_interval(found.value, found.interval),
+        None => "-".to_owned(),
+    }
+}
+
+/// Models by categories.
+fn crossed(kitchen: &Kitchen, metric: &str) -> (Vec<String>, Vec<Vec<String>>) {
+    let mut categories: Vec<(String, usize)> = Vec::new();
+    for scored in kitchen.scores.iter().filter(|s| !s.category.is_empty()) {
+        if !categories
+            .iter()
+            .any(|(known, _)| *known == scored.category)
+        {
+            categories.push((scored.category.clone(), scored.examples));
+        }
+    }
+    let header = std::iter::once("model".to_owned())
+        .chain(categories.iter().map(|(name, n)| format!("{name} ({n})")))
+        .collect();
+    let cell = |model: &str, category: &str| {
+        let found = kitchen
+            .scores
+            .iter()
+            .find(|s| s.model == model && s.category == category);
+        let value = found.and_then(|s| s.metrics.get(metric)?.as_f64());
+        value.map_or("-".to_owned(), numbers::score)
+    };
+    let rows = whole(kitchen).map(|scored| {
+        std::iter::once(scored.model.clone())
+            .chain(
+                categories
+                    .iter()
+                    .map(|(category, _)| cell(&scored.model, category)),
+            )
+            .collect()
+    });
+    (header, rows.collect())
+}
+
+fn answers(kitchen: &Kitchen) -> Vec<Vec<String>> {
+    let Some(first) = kitchen.answers.first() else {
+        return Vec::new();
+    };
+    let header: Vec<String> = first.keys().cloned().collect();
+    let cell = |row: &Map<String, Value>, key: &String| match row.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    };
+    let rows = kitchen
+        .answers
+        .iter()
+        .map(|row| header.iter().map(|key| cell(row, key)).collect());
+    std::iter::once(header.clone()).chain(rows).collect()
+}
+
+fn scores(kitchen: &Kitchen, metrics: &[String]) -> Vec<Vec<String>> {
+    let mut header = ["model", "kind", "category", "examples"]
+        .map(str::to_owned)
+        .to_vec();
+    for metric in metrics {
+        header.extend([
+            metric.clone(),
+            format!("{metric}_low"),
+            format!("{metric}_high"),
+        ]);
+    }
+    let row = |scored: &Scored| {
+        let category = if scored.category.is_empty() {
+            "all"
+        } else {
+            &scored.category
+        };
+        let mut row = vec![
+            scored.model.clone(),
+            kind(kitchen, &scored.model).to_owned(),
+            category.to_owned(),
+            scored.examples.to_string(),
+        ];
+        for metric in metrics {
+            let found = score(&scored.metrics, metric);
+            let interval = found.and_then(|s| s.interval);
+            let cells = [
+                found.map(|s| s.value),
+                interval.map(|i| i.0),
+                interval.map(|i| i.1),
+            ];
+            row.extend(cells.map(|cell| cell.map_or(String::new(), |v| v.to_string())));
+        }
+        row
+    };
+    std::iter::once(header)
+        .chain(kitchen.scores.iter().map(row))
+        .collect()
+}
+
+fn verdicts(kitchen: &Kitchen) -> Vec<Vec<String>> {
+    let mut keys: Vec<String> = Vec::new();
+    for object in kitchen.verdicts.iter().filter_map(|(_, v)| v.as_object()) {
+        for (key, _) in object
+            .iter()
+            .filter(|(_, v)| v.is_number() || v.is_string())
+        {
+            if !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+    }
+    let header = std::iter::once("model".to_owned())
+        .chain(keys.clone())
+        .collect();
+    let rows = kitchen.verdicts.iter().map(|(model, verdict)| {
+        let cells = keys.iter().map(|key| match &verdict[key] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        std::iter::once(model.clone()).chain(cells).collect()
+    });
+    std::iter::once(header).chain(rows).collect()
+}
+
+fn write_csv(kitchen: &Kitchen, name: &str, rows: &[Vec<String>]) -> Result<()> {
+    let mut out = csv::Writer::from_writer(Vec::new());
+    rows.iter().try_for_each(|row| out.write_record(row))?;
+    atomic::write_file(&kitchen.path(name), &out.into_inner()?)
+}
