@@ -298,7 +298,7 @@ def classifier(folder, model_class, config, targets, modules_to_save, saved_alon
         return fresh
 
     quantizer = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                                   bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=["pre_classifier", "classifier", "pooler"])
+                                   bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=["pre_classifier", "classifier", "bert.pooler.dense"])
     model.save_pretrained(folder / "whole")
     model_class.from_pretrained(folder / "whole", dtype=torch.float32, device_map="cpu",
                                 quantization_config=quantizer).save_pretrained(folder / "base_nf4")

@@ -129,10 +129,17 @@ impl Loader<'_> {
         Ok(Linear::new(weight, self.bias(path)?))
     }
 
-    /// A projection outside the blocks, which is never packed.
+    /// A projection outside the blocks, which is never packed here; one that was stored packed is unpacked.
     pub(crate) fn dense(&self, path: &str) -> Result<Linear, LoadError> {
-        let weight = Weight::Dense(self.matrix(&format!("{path}.weight"))?);
-        Ok(Linear::new(weight, self.bias(path)?))
+        let name = format!("{path}.weight");
+        let weight = if is_quantized(self.source, &name) {
+            let packed = read_bnb(self.source, &name)?;
+            let shape = [packed.shape[0], packed.shape[1]];
+            self.upload(packed.dequantize()?, shape)
+        } else {
+            self.matrix(&name)?
+        };
+        Ok(Linear::new(Weight::Dense(weight), self.bias(path)?))
     }
 
     fn bias(&self, path: &str) -> Result<Option<Tensor<1>>, LoadError> {

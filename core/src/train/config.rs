@@ -52,7 +52,8 @@ pub struct TrainConfig {
     pub warmup_steps: Option<u64>,
     /// Warm-up as a share of all steps, rounded up.
     pub warmup_ratio: f64,
-    /// Decoupled weight decay; norms and biases are exempt.
+    /// Decoupled weight decay. Of a whole model norms and biases are exempt; of an adapter, what is saved beside it decays
+    /// as a whole, as torch's AdamW over PEFT's trained parameters does it.
     pub weight_decay: f64,
     /// AdamW's decay rates of the two moments.
     pub betas: [f64; 2],

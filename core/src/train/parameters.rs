@@ -64,10 +64,15 @@ impl Parameter {
         self.len() == 0
     }
 
-    /// Whether weight decay applies: to matrices and, as in Hugging Face's trainer, to DoRA's magnitudes; not to
-    /// norms, biases and gates.
-    fn decays(&self) -> bool {
-        self.shape.len() > 1 || matches!(self.role, Role::Magnitude { .. })
+    /// Whether weight decay applies: to matrices and, as in Hugging Face's trainer, to DoRA's magnitudes; never to gates.
+    /// Vectors trained beside an adapter, the biases of a classification head, decay too: what PEFT trains goes to
+    /// torch's AdamW as one group.
+    fn decays(&self, beside_adapter: bool) -> bool {
+        match self.role {
+            Role::Gate { .. } => false,
+            Role::Magnitude { .. } => true,
+            _ => self.shape.len() > 1 || beside_adapter,
+        }
     }
 
     /// Whether LoRA+ raises its learning rate: `B`, and whatever is a vector, as PEFT groups them.
@@ -147,7 +152,9 @@ impl Parameters {
 
     /// 1 where weight decay applies, 0 elsewhere; `None` if it applies everywhere.
     pub fn decay_mask(&self) -> Option<Tensor<1>> {
-        self.mask(|s| f32::from(u8::from(s.decays())))
+        let pair = |s: &Parameter| matches!(s.role, Role::LoraA { .. });
+        let beside_adapter = self.specs.iter().any(pair);
+        self.mask(|s| f32::from(u8::from(s.decays(beside_adapter))))
     }
 
     /// What the learning rate is multiplied with, value by value; `None` if it is the same everywhere.

@@ -25,6 +25,13 @@ pub(crate) enum Artifact {
         /// Pairs that were subtracted from the base while training, and are folded into the adapter.
         subtracted: Vec<LoraModule>,
     },
+    /// A base folder of an encoder with its head, every weight trained.
+    Classifier {
+        /// `config.json`.
+        config: Vec<u8>,
+        /// The tokenizer's files.
+        text_files: Vec<(&'static str, Vec<u8>)>,
+    },
     /// A base folder.
     Model {
         /// Its sizes.
@@ -68,6 +75,20 @@ impl Artifact {
                     ("adapter_model.safetensors", tensors),
                     (RECEIPT, receipt.to_json()?),
                 ])
+            }
+            Self::Classifier { config, text_files } => {
+                let tensors = parameters
+                    .to_host()
+                    .into_iter()
+                    .map(|(spec, values)| {
+                        Ok((spec.name, OwnedTensor::from_f32(spec.shape, &values)?))
+                    })
+                    .collect::<Result<Vec<_>>>()?;
+                let weights = serialize(&tensors, &Default::default())?;
+                let mut files = text_files.clone();
+                files.push(("config.json", config.clone()));
+                files.push(("model.safetensors", weights));
+                Ok(files)
             }
             Self::Model {
                 config,

@@ -5,30 +5,27 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::DType;
-use qloom_core::adapters::{Adapter, LoraModule, PeftConfig, RECEIPT, Receipt};
+use qloom_core::adapters::{Adapter, RECEIPT, Receipt};
 use qloom_core::data::{
     BatchOptions, BatchPlan, CollateOptions, DataConfig, DataError, Example, LabelNames, Task,
 };
-use qloom_core::lora::{
-    BaseWeights, Fresh, Method, Taken, fresh, overlay, parameters_of, peft_config, subtraction,
-};
-use qloom_core::models::bert::{BertClassifier, BertConfig, Head, Prefixed};
-use qloom_core::quantization::is_quantizable;
+use qloom_core::lora::overlay;
+use qloom_core::models::bert::{BertClassifier, BertConfig, Head};
 use qloom_core::tokenizer::Tokenizer;
-use qloom_core::train::{ClassLosses, Parameter, Parameters, Role, TrainSet, classify};
+use qloom_core::train::{ClassLosses, TrainSet, classify};
 use qloom_core::weights::WeightSource;
 use serde_json::{Map, Value};
 
+use super::classifier_start;
 use super::cost::{self, Cost};
-use super::method::{self, Summary};
+use super::method::Summary;
 use super::preflight;
 use super::run::{Run, RunResult, eval_set};
 use super::{
-    Artifact, ClassifierScores, Data, Expected, checked_adapter, classifier_board, describe,
-    describe_class, read_adapter, receipt,
+    ClassifierScores, Data, Expected, checked_adapter, classifier_board, describe, describe_class,
+    read_adapter,
 };
 use crate::base::{BaseFiles, check_rows};
-use crate::commands::UsageError;
 use crate::config::RunConfig;
 use crate::device::{self, ChosenDevice};
 use crate::files::{read, run_dir};
@@ -66,7 +63,7 @@ pub(crate) fn load_classifier(
 }
 
 /// What an adapter of this encoder may hold. Its own classifier says how many classes there are.
-fn expected(config: &BertConfig, adapter: &Adapter) -> Expected {
+pub(super) fn expected(config: &BertConfig, adapter: &Adapter) -> Expected {
     let saved = adapter.saved();
     let own = saved.get("classifier.weight").and_then(|t| t.shape.first());
     let classes = own.copied().unwrap_or(config.num_labels);
@@ -97,38 +94,34 @@ pub(super) fn train(
         "data.packing = true: an encoder computes no padding anyway and batch_size counts examples; remove it"
     );
     run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
-    // Full fine-tuning replaces every weight, by dense ones of the compute type.
-    let quantization = match config.lora.method {
-        Method::Full => "none",
-        _ => &config.model.quantization,
-    };
+    let quantization = &config.model.quantization;
     let model = base.load_classifier(chosen, quantization, config.model.double_quant, dtype)?;
     note_labels(&model.head, bert, &data);
-    let (parameters, peft, subtracted) =
-        initial_parameters(config, base, &model, data.labels.len(), chosen)?;
-    let trained = model.with(&subtraction(&subtracted, &model.device()));
-    // Where training starts: an untrained head is part of what the run begins with.
-    let start = trained.with(&parameters.overlay());
+    let start = classifier_start::start(config, base, &model, data.labels.len(), chosen)?;
     let mut run = Run::open(config, resume)?;
-    let mut receipt = labelled(receipt(base, &tokenizer)?, &data);
-    receipt.rest.extend(method::facts(config));
-    let artifact = Artifact::Adapter {
-        config: Box::new(peft),
-        receipt: Box::new(receipt),
-        subtracted,
-    };
-    let trainable = parameters.count();
+    let place = start.place(config, base, &model, run.dir.path(), chosen, dtype)?;
+    let artifact = start.artifact(config, base, &place, &tokenizer, &data)?;
+    let trainable = start.parameters.count();
     let began = Instant::now();
     let outcome = run.descend(
-        config, &trained, parameters, &data, &artifact, &tokenizer, resume,
+        config,
+        &place.model,
+        start.parameters.clone(),
+        &data,
+        &artifact,
+        &tokenizer,
+        resume,
     )?;
     let seconds = began.elapsed().as_secs_f64();
     let peak_memory_bytes = device::peak_bytes(&chosen.device);
-    run.finish_artifact("adapter")?;
-    let summary = Summary::of(config, trainable, &run.dir.adapter())?;
+    run.finish_artifact(start.folder())?;
+    let folder = run.dir.path().join(start.folder());
+    let summary = Summary::of(config, trainable, &folder)?;
     run.result = summary.to_json();
 
-    let adapted = load_classifier(&run.dir.adapter(), base, &model)?.model;
+    let adapted = place.adapted(&start, base, &model, &folder, chosen, dtype)?;
+    // Where training starts: an untrained head is part of what the run begins with.
+    let start = place.model.with(&start.parameters.overlay());
     let (metrics, samples) = match data.eval.is_empty() {
         true => {
             run.write_scores(Map::new(), Map::new(), &data)?;
@@ -150,14 +143,7 @@ pub(super) fn train(
             (board.metrics(), samples)
         }
     };
-    let result = run.result(
-        outcome,
-        metrics,
-        samples,
-        data.eval.len(),
-        summary,
-        run.dir.adapter(),
-    )?;
+    let result = run.result(outcome, metrics, samples, data.eval.len(), summary, folder)?;
     describe::write(
         config,
         &base.name,
@@ -264,7 +250,7 @@ pub(crate) fn labels_of(folder: &Path) -> Result<Option<Map<String, Value>>> {
 }
 
 /// The receipt with the classes' names in it.
-fn labelled(mut receipt: Receipt, data: &Data) -> Receipt {
+pub(super) fn labelled(mut receipt: Receipt, data: &Data) -> Receipt {
     receipt
         .rest
         .insert(LABELS.to_owned(), Value::Object(data.label_names.clone()));
@@ -294,128 +280,6 @@ fn note_labels(head: &Head, bert: &BertConfig, data: &Data) {
             data.labels
         ),
     }
-}
-
-/// A fresh adapter with the head beside it, every weight, or the adapter the configuration starts from; and the pairs
-/// that its initialization subtracts from the base while training.
-pub(super) fn initial_parameters(
-    config: &RunConfig,
-    base: &BaseFiles,
-    model: &BertClassifier,
-    classes: usize,
-    chosen: &ChosenDevice,
-) -> Result<(Parameters, PeftConfig, Vec<LoraModule>)> {
-    let bert = &model.encoder.config;
-    let device = &chosen.device;
-    if let Some(folder) = &config.lora.adapter {
-        let adapter = read_adapter(folder.as_ref())?;
-        let (linears, tensors) = expected(bert, &adapter);
-        adapter
-            .validate(&linears, &tensors)
-            .with_context(|| format!("adapter {folder} does not fit the base {}", base.name))?;
-        let parameters = Parameters::new(parameters_of(&adapter, config.lora.dropout)?, device);
-        let head = model.head.with(&parameters.overlay());
-        let found = head.num_labels().unwrap_or(0);
-        ensure!(
-            found == classes,
-            "adapter {folder} has a head for {found} classes, the data has {classes}: use the labels it was trained on, \
-             or start a new adapter"
-        );
-        return Ok((parameters, adapter.config, Vec::new()));
-    }
-    let mut lora = config.lora.clone();
-    lora.modules_to_save = bert.head_modules(&model.head);
-    if lora.method == Method::Full {
-        lora.modules_to_save.insert(0, bert.root().to_owned());
-    }
-    for module in &config.lora.modules_to_save {
-        if !lora.modules_to_save.contains(module) {
-            lora.modules_to_save.push(module.clone());
-        }
-    }
-    let source = base.source()?;
-    let source = Prefixed::new(&source, bert.family);
-    let nf4 = config.model.quantization == "nf4";
-    let weights = BaseWeights::new(&source, nf4, config.model.double_quant);
-    let Fresh { mut tensors, taken } = match lora.method {
-        Method::Head | Method::Full => Fresh::default(),
-        _ => fresh(
-            &lora,
-            &bert.linear_modules(),
-            config.train.seed,
-            Some(&weights),
-        )?,
-    };
-    for module in &lora.modules_to_save {
-        let found = saved_module(module, bert, classes, &source, &weights, config.train.seed)?;
-        // The pooler is a module of the encoder and of the head.
-        for (parameter, values) in found {
-            if !tensors
-                .iter()
-                .any(|(known, _)| known.name == parameter.name)
-            {
-                tensors.push((parameter, values));
-            }
-        }
-    }
-    let subtracted = match taken {
-        Taken::Nothing => Vec::new(),
-        Taken::Subtracted(pairs) => pairs,
-        Taken::Requantized(_) => {
-            return Err(UsageError::new(format!(
-                "lora.init = \"{}\" would quantize the encoder anew, which is done for language models only; use \
-                 model.quantization = \"none\", or lora.init = \"default\" or \"gaussian\"",
-                lora.init
-            ))
-            .into());
-        }
-    };
-    let parameters = Parameters::new(tensors, device).with_method(&lora);
-    let mut peft = peft_config(&lora, &parameters, &base.name);
-    peft.task_type = Some("SEQ_CLS".to_owned());
-    Ok((parameters, peft, subtracted))
-}
-
-/// The tensors of a module trained in full: the base's values, or fresh ones for what it lacks of a head.
-fn saved_module(
-    module: &str,
-    bert: &BertConfig,
-    classes: usize,
-    source: &impl WeightSource,
-    weights: &BaseWeights<'_>,
-    seed: u64,
-) -> Result<Vec<(Parameter, Vec<f32>)>> {
-    let inside = |name: &str| format!(".{name}").contains(&format!(".{module}."));
-    let head = bert.head_tensors(classes);
-    let mut found = Vec::new();
-    for (name, shape) in bert.expected_tensors(classes) {
-        if !inside(&name) {
-            continue;
-        }
-        let stored = source.spec(&name).is_some_and(|s| s.shape == shape);
-        let of_head = head.iter().any(|(n, _)| *n == name);
-        let values = match name.strip_suffix(".weight") {
-            _ if of_head && !stored => bert.fresh_head_tensor(&name, &shape, seed),
-            Some(path) if is_quantizable(&name, &shape, &[]) => weights.effective(path)?,
-            _ => source.get(&name)?.to_f32().map_err(|e| e.named(&name))?,
-        };
-        found.push((
-            Parameter {
-                name,
-                shape,
-                role: Role::Weight,
-            },
-            values,
-        ));
-    }
-    ensure!(
-        !found.is_empty(),
-        "lora.modules_to_save: {module:?} is no module of this model; it has classifier, {}, LayerNorm, word_embeddings",
-        bert.linear_modules()
-            .last()
-            .map_or("", |(path, _)| path.as_str())
-    );
-    Ok(found)
 }
 
 /// Class probabilities of `examples` under `model`.

@@ -91,11 +91,7 @@ impl Start {
                 (None, original.with(&taken))
             }
             Taken::Requantized(pairs) => {
-                let path = folder.join(RESIDUAL_BASE);
-                if !path.is_dir() {
-                    write_residual(base, pairs, double_quant, &path)?;
-                }
-                let own = BaseFiles::open(&path.to_string_lossy())?;
+                let own = residual_base(base, pairs, double_quant, folder)?;
                 let model = own.load(chosen, "nf4", double_quant, dtype)?;
                 (Some(own), model)
             }
@@ -178,6 +174,20 @@ pub(super) fn facts(config: &RunConfig) -> Map<String, Value> {
         facts.insert("density".into(), lora.density.into());
     }
     facts
+}
+
+/// The base without what an initialization took from it, in NF4, in the run's `folder`; written where it is not yet.
+pub(super) fn residual_base(
+    base: &BaseFiles,
+    pairs: &[LoraModule],
+    double_quant: bool,
+    folder: &Path,
+) -> Result<BaseFiles> {
+    let path = folder.join(RESIDUAL_BASE);
+    if !path.is_dir() {
+        write_residual(base, pairs, double_quant, &path)?;
+    }
+    BaseFiles::open(&path.to_string_lossy())
 }
 
 /// Writes the base without what an initialization took from it, in NF4.

@@ -4,6 +4,7 @@ mod artifact;
 mod base_scores;
 mod classifier;
 mod classifier_scores;
+mod classifier_start;
 pub(crate) mod cost;
 mod dataset;
 mod describe;

@@ -21,7 +21,7 @@ impl<'a> Prefixed<'a> {
     }
 
     /// The name that `inner` has for `name`; `name` itself where it has none.
-    fn stored(&self, name: &str) -> String {
+    pub fn stored(&self, name: &str) -> String {
         let bare = name.strip_prefix(self.prefix);
         let candidates = [Some(name), bare].into_iter().flatten();
         let old = |name: &str| {
