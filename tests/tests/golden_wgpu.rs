@@ -65,6 +65,7 @@ fn examples(rows: &[(Vec<i64>, Vec<i64>)]) -> Vec<Example> {
             file: "golden".to_owned(),
             line: line + 1,
         },
+        token_type_ids: Vec::new(),
         class: None,
         truncated: false,
     };
