@@ -6,7 +6,7 @@ use qloom_core::preflight::{Finding, Probe, Severity, from_data_error, judge_pro
 use serde_json::json;
 
 use super::Common;
-use crate::base::{BaseFiles, check_vocabulary};
+use crate::base::{BaseFiles, check_rows};
 use crate::cli::CheckArguments;
 use crate::config::{self, RunConfig};
 use crate::report::table;
@@ -44,10 +44,11 @@ fn check(
     probing: bool,
 ) -> Result<(Vec<Finding>, Option<Probe>)> {
     let base = BaseFiles::open(&config.model.base)?;
-    let llama = base.llama_config()?;
+    let architecture = base.architecture()?;
     let tokenizer = base.tokenizer_for(&config.data)?;
-    check_vocabulary(&tokenizer, &llama, &base.name)?;
-    let data = match Data::load(&config.data, &tokenizer, llama.max_position_embeddings) {
+    check_rows(&tokenizer, architecture.vocab_size(), &base.name)?;
+    let (context, task) = (architecture.context(), architecture.task());
+    let data = match Data::load_for(&config.data, &tokenizer, context, task) {
         Ok(data) => data,
         Err(error) => {
             let known = error
@@ -70,7 +71,7 @@ fn check(
     let probe = probe(config, &base, &tokenizer, &data, &common.device)?;
     found.extend(judge_probe(
         &probe,
-        learning_rate(config, llama.hidden_size),
+        learning_rate(config, architecture.hidden_size()),
     ));
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok((found, Some(probe)))

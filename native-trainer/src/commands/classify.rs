@@ -19,10 +19,9 @@ use crate::cli::{GenerateArguments, ProbeArguments};
 use crate::config::RunConfig;
 use crate::device::{self, ChosenDevice};
 use crate::files::{atomic, read};
-use crate::report::scores::TaskScores;
 use crate::report::table;
 use crate::session::{
-    ClassifierScores, Data, class_losses, class_names, compare_classifiers, describe_class,
+    ClassifierScores, Data, class_losses, class_names, classifier_board, describe_class,
     load_classifier, read_adapter, read_one,
 };
 
@@ -32,6 +31,7 @@ pub(super) fn eval(
     mut config: RunConfig,
     adapter: Option<String>,
     batch_size: usize,
+    out: Option<&Path>,
     base: &BaseFiles,
     bert: &BertConfig,
 ) -> Result<()> {
@@ -75,7 +75,7 @@ pub(super) fn eval(
             data.labels
         );
         let losses = class_losses(model, examples, &tokenizer, batch_size)?;
-        ClassifierScores::new(losses, &data.labels)
+        ClassifierScores::new(losses, &data.labels, &config.eval)
     };
     let whole = model.head.parts().is_ok();
     let comparable = whole && model.head.num_labels() == Some(data.labels.len());
@@ -84,31 +84,25 @@ pub(super) fn eval(
         false => None,
     };
     let after = adapted.as_ref().map(|a| score(&a.model)).transpose()?;
-    if common.json {
-        let scores = |s: &Option<ClassifierScores>| {
-            s.as_ref()
-                .map_or(Value::Null, |s| Value::Object(s.to_json()))
-        };
-        let json = json!({ "base": scores(&before), "adapted": scores(&after), "examples": examples.len() });
-        println!("{}", serde_json::to_string_pretty(&json)?);
-        return Ok(());
+    let board = classifier_board(
+        "held-out",
+        before.as_ref(),
+        after.as_ref(),
+        examples,
+        &tokenizer,
+    )?;
+    if let Some(folder) = out {
+        board.write(folder)?;
+        eprintln!(
+            "scores of {} examples in {}",
+            board.examples,
+            folder.display()
+        );
     }
-    let metrics = match (&before, &after) {
-        (Some(before), Some(after)) => compare_classifiers(before, after)?,
-        (Some(only), None) => only.metrics(),
-        (None, Some(only)) => {
-            let mut rows = only.metrics();
-            rows.iter_mut().for_each(|m| m.adapted = m.base.take());
-            rows
-        }
-        (None, None) => Vec::new(),
-    };
-    let scores = TaskScores {
-        task: "held-out".into(),
-        examples: examples.len(),
-        metrics,
-    };
-    println!("{}", table::scores(&[scores], table::Look::stdout()));
+    match common.json {
+        true => println!("{}", serde_json::to_string_pretty(&board.json)?),
+        false => println!("{}", board.table(table::Look::stdout())),
+    }
     Ok(())
 }
 
@@ -134,7 +128,7 @@ pub(super) fn predict(
     let names = adapted.as_ref().and_then(|a| a.label_names.as_ref());
     let names = names.map(|map| map.values().map(word).collect::<Vec<String>>());
     let texts = texts(arguments)?;
-    let classes_of = |model: &BertClassifier| -> Result<Option<Vec<Vec<f32>>>> {
+    let classes_of = |model: &BertClassifier| -> Result<Option<Vec<Vec<f64>>>> {
         let known = model.head.parts().is_ok();
         known
             .then(|| probabilities(model, &texts, &tokenizer, arguments.batch_size))
@@ -148,7 +142,7 @@ pub(super) fn predict(
         .flatten();
     let base_labels = &bert.labels;
     let labels = names.unwrap_or_else(|| base_labels.clone());
-    let answer = |all: &Option<Vec<Vec<f32>>>, i: usize, labels: &[String]| match all {
+    let answer = |all: &Option<Vec<Vec<f64>>>, i: usize, labels: &[String]| match all {
         Some(all) => {
             let p: Map<String, Value> = labels
                 .iter()
@@ -228,7 +222,7 @@ fn probabilities(
     texts: &[(String, Option<String>)],
     tokenizer: &Tokenizer,
     batch_size: usize,
-) -> Result<Vec<Vec<f32>>> {
+) -> Result<Vec<Vec<f64>>> {
     let limit = model.encoder.config.max_position_embeddings;
     let mut all = Vec::with_capacity(texts.len());
     for chunk in texts.chunks(batch_size.max(1)) {
@@ -249,7 +243,9 @@ fn probabilities(
         }
         let found = model.probabilities(&batch)?;
         let [_, classes] = found.dims();
-        all.extend(to_vec(found).chunks(classes).map(<[f32]>::to_vec));
+        let values = to_vec(found);
+        let wide = |row: &[f32]| row.iter().map(|&p| f64::from(p)).collect();
+        all.extend(values.chunks(classes).map(wide));
     }
     Ok(all)
 }

@@ -19,8 +19,9 @@ pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
     let (config, adapter) = resolve(&arguments)?;
     let base = BaseFiles::open(&config.model.base)?;
     if let Architecture::Bert(bert) = base.architecture()? {
-        let batch = arguments.batch_size;
-        return classify::eval(common, config, adapter, batch, &base, &bert);
+        let (batch, out) = (arguments.batch_size, out_folder(&arguments, &config));
+        let out = out.as_deref();
+        return classify::eval(common, config, adapter, batch, out, &base, &bert);
     }
     let chosen = device::choose(&common.device)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;

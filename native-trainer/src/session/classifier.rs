@@ -19,10 +19,11 @@ use serde_json::{Map, Value};
 use super::classifier_start;
 use super::cost::{self, Cost};
 use super::method::Summary;
-use super::run::{Run, RunResult, eval_set, warn};
+use super::run::{Run, RunResult, eval_set};
+use super::samples::{SAMPLES, write_samples};
 use super::{
-    ClassifierScores, Data, Expected, checked_adapter, compare_classifiers, describe,
-    describe_class, read_adapter,
+    ClassifierScores, Data, Expected, checked_adapter, classifier_board, describe, describe_class,
+    preflight, read_adapter,
 };
 use crate::base::{BaseFiles, check_rows};
 use crate::config::RunConfig;
@@ -87,7 +88,7 @@ pub(super) fn train(
         Some(data) => data,
         None => load_data(config, &tokenizer, base, bert)?,
     };
-    warn(&data);
+    preflight::warn(config, base, &tokenizer, &data)?;
     ensure!(
         !config.data.packing,
         "data.packing = true: an encoder computes no padding anyway and batch_size counts examples; remove it"
@@ -132,15 +133,20 @@ pub(super) fn train(
         }
         false => {
             let set = eval_set(config, &data, &tokenizer)?;
-            let before = ClassifierScores::new(classify(&start, &set)?, &data.labels)?;
-            let after = ClassifierScores::new(classify(&adapted, &set)?, &data.labels)?;
-            let mut base_json = before.to_json();
+            let score = |model: &BertClassifier| {
+                ClassifierScores::new(classify(model, &set)?, &data.labels, &config.eval)
+            };
+            let (mut before, after) = (score(&start)?, score(&adapted)?);
             if model.head.classifier.is_none() {
-                base_json.insert("head".into(), "untrained".into());
+                before.mark_untrained();
             }
-            run.write_scores(base_json, after.to_json(), &data)?;
+            run.write_scores(before.to_json(), after.to_json(), &data)?;
+            let board =
+                classifier_board(task, Some(&before), Some(&after), &data.eval, &tokenizer)?;
+            board.write(run.dir.path())?;
             let samples = samples(config, &data, &before, &after, &tokenizer, task)?;
-            (compare_classifiers(&before, &after)?, samples)
+            write_samples(&run.dir.path().join(SAMPLES), &samples)?;
+            (board.metrics(), samples)
         }
     };
     let result = run.result(outcome, metrics, samples, data.eval.len(), summary, folder)?;

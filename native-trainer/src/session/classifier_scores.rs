@@ -1,154 +1,194 @@
-//! Scores of a classifier's probabilities: accuracy, F1, recall and confusion, with intervals; base against adapted.
+//! Scores of a classifier's probabilities (accuracy, F1, recall, calibration, confusion) with intervals, and base against
+//! adapted on the same examples.
 
-use anyhow::Result;
-use qloom_core::evaluation::{
-    BootstrapConfig, ConfusionMatrix, bootstrap, bootstrap_mean, mcnemar_exact, paired_bootstrap,
-};
+use anyhow::{Context, Result, ensure};
+use qloom_core::data::Example;
+use qloom_core::evaluation::{ClassMetric, Predictions, TokenLosses};
+use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::ClassLosses;
 use serde_json::{Map, Value, json};
 
-use crate::report::scores::{Metric, Score};
+use crate::config::EvalConfig;
+use crate::report::board::{Board, Compared, Grid};
+use crate::scoring::labels;
+use crate::scoring::measured::{Measured, Statistics, compare};
 
 /// Scores of one model on examples whose classes are known.
 #[derive(Clone, Debug)]
 pub(crate) struct ClassifierScores {
     /// Probabilities, right classes and losses.
     pub(crate) losses: ClassLosses,
-    matrix: ConfusionMatrix,
-    loss: Score,
-    accuracy: Score,
-    macro_f1: Score,
-    macro_recall: Score,
+    classes: Predictions,
+    measured: Vec<Measured>,
+    facts: Map<String, Value>,
+    statistics: Statistics,
 }
 
 impl ClassifierScores {
     /// Scores `losses` under the classes' names.
-    pub(crate) fn new(losses: ClassLosses, labels: &[String]) -> Result<Self> {
-        let predicted = losses.predicted();
-        let matrix_of = |rows: &mut dyn Iterator<Item = usize>| -> Result<ConfusionMatrix> {
-            let mut matrix = ConfusionMatrix::new(labels.to_vec())?;
-            for row in rows {
-                matrix.add(losses.gold[row], Some(predicted[row]))?;
-            }
-            Ok(matrix)
+    pub(crate) fn new(
+        losses: ClassLosses,
+        names: &[String],
+        settings: &EvalConfig,
+    ) -> Result<Self> {
+        let statistics = Statistics {
+            bootstrap: settings.bootstrap,
+            test: settings.significance,
         };
-        let config = BootstrapConfig::default();
-        let matrix = matrix_of(&mut (0..losses.gold.len()))?;
-        let interval = |statistic: fn(&ConfusionMatrix) -> f64| -> Result<Score> {
-            let resampled = |rows: &[usize]| {
-                matrix_of(&mut rows.iter().copied()).map_or(f64::NAN, |m| statistic(&m))
-            };
-            let found = bootstrap(losses.gold.len(), resampled, &config)?;
-            Ok(Score {
-                value: statistic(&matrix),
-                interval: Some((found.low, found.high)),
-            })
-        };
-        let loss = bootstrap_mean(&losses.nll, &config)?;
+        let classes = Predictions::from_probabilities(
+            names.to_vec(),
+            losses.gold.clone(),
+            losses.probabilities.clone(),
+        )?;
+        let mut nll = TokenLosses::default();
+        for &loss in &losses.nll {
+            nll.push(loss, 1)?;
+        }
+        // A classifier's loss is a mean over examples; its exponential says nothing.
+        let [_, loss] = Measured::losses(nll, &statistics)?;
+        let metrics = ClassMetric::OF_CLASSES
+            .into_iter()
+            .chain(ClassMetric::OF_PROBABILITIES);
+        let mut measured = metrics
+            .map(|metric| Measured::classes("", metric, &classes, &statistics))
+            .collect::<Result<Vec<_>>>()?;
+        measured.push(loss);
+        let mut facts = labels::class_facts(&classes)?;
+        if let Some(report) = classes.calibration(&statistics.bootstrap)? {
+            facts.insert("calibration_bins".to_owned(), json!(report.bins));
+        }
+        facts.insert("examples".to_owned(), json!(losses.gold.len()));
         Ok(Self {
-            loss: Score {
-                value: losses.loss(),
-                interval: Some((loss.low, loss.high)),
-            },
-            accuracy: interval(ConfusionMatrix::accuracy)?,
-            macro_f1: interval(ConfusionMatrix::macro_f1)?,
-            macro_recall: interval(ConfusionMatrix::macro_recall)?,
-            matrix,
             losses,
+            classes,
+            measured,
+            facts,
+            statistics,
         })
     }
 
     /// The object of `metrics.json`.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         let mut out = Map::new();
-        for (key, score) in [
-            ("loss", &self.loss),
-            ("accuracy", &self.accuracy),
-            ("macro_f1", &self.macro_f1),
-            ("macro_recall", &self.macro_recall),
-        ] {
-            out.insert(key.to_owned(), json!(score.value));
-            let bounds = score.interval.map(|(low, high)| [low, high]);
-            out.insert(format!("{key}_ci"), json!(bounds));
+        for measured in &self.measured {
+            out.insert(measured.key.clone(), json!(measured.interval.estimate));
+            out.insert(
+                format!("{}_ci", measured.key),
+                json!(measured.interval.bounds()),
+            );
         }
-        let report = self.matrix.report();
-        out.insert("weighted_f1".to_owned(), json!(report.weighted_f1));
-        out.insert("examples".to_owned(), json!(report.examples));
-        let per_class: Map<String, Value> = report
-            .per_class
-            .iter()
-            .map(|c| {
-                let scores = json!({ "precision": c.precision, "recall": c.recall, "f1": c.f1, "support": c.support });
-                (c.label.clone(), scores)
-            })
-            .collect();
-        out.insert("per_class".to_owned(), Value::Object(per_class));
-        let matrix = json!({ "labels": self.matrix.labels(), "rows": self.matrix.rows().collect::<Vec<_>>() });
-        out.insert("confusion_matrix".to_owned(), matrix);
+        out.extend(self.facts.clone());
         out
     }
 
-    fn correct(&self) -> Vec<bool> {
-        let pairs = self.losses.gold.iter().zip(self.losses.predicted());
-        pairs.map(|(gold, predicted)| *gold == predicted).collect()
-    }
-
-    /// Rows of a table for this model alone.
-    pub(crate) fn metrics(&self) -> Vec<Metric> {
-        let row = |name: &str, lower_is_better, score| Metric {
-            name: name.into(),
-            lower_is_better,
-            base: Some(score),
-            adapted: None,
-            p: None,
-        };
-        vec![
-            row("accuracy", false, self.accuracy),
-            row("macro F1", false, self.macro_f1),
-            row("macro recall", false, self.macro_recall),
-            row("loss", true, self.loss),
-        ]
+    /// Says in `metrics.json` that the head these scores are of was never trained.
+    pub(crate) fn mark_untrained(&mut self) {
+        self.facts.insert("head".to_owned(), "untrained".into());
     }
 }
 
-/// Rows of the summary table, with paired tests: McNemar's on accuracy, the paired bootstrap on the loss.
-pub(crate) fn compare_classifiers(
-    base: &ClassifierScores,
-    adapted: &ClassifierScores,
-) -> Result<Vec<Metric>> {
-    let accuracy = mcnemar_exact(&base.correct(), &adapted.correct())?.p_value;
-    let mean =
-        |nll: &[f64], rows: &[usize]| rows.iter().map(|&i| nll[i]).sum::<f64>() / rows.len() as f64;
-    let loss = paired_bootstrap(
-        base.losses.nll.len(),
-        |rows| mean(&base.losses.nll, rows),
-        |rows| mean(&adapted.losses.nll, rows),
-        &BootstrapConfig::default(),
-    )?;
-    let tests = [Some(accuracy), None, None, Some(loss.p_value)];
-    let rows = base.metrics().into_iter().zip(adapted.metrics()).zip(tests);
-    Ok(rows
-        .map(|((b, a), p)| Metric {
-            adapted: a.base,
-            p,
-            ..b
-        })
-        .collect())
+/// Everything there is to show of a base, an adapted model or both on the same `examples`; a base without a head has no
+/// scores.
+pub(crate) fn classifier_board(
+    title: &str,
+    base: Option<&ClassifierScores>,
+    adapted: Option<&ClassifierScores>,
+    examples: &[Example],
+    tokenizer: &Tokenizer,
+) -> Result<Board> {
+    let models: Vec<(&str, &ClassifierScores)> = [("base", base), ("adapted", adapted)]
+        .into_iter()
+        .filter_map(|(name, scores)| Some((name, scores?)))
+        .collect();
+    let rows = match (base, adapted) {
+        (Some(base), Some(adapted)) => {
+            compare(&base.measured, &adapted.measured, &base.statistics)?
+        }
+        (Some(only), None) => only.measured.iter().map(Measured::alone).collect(),
+        (None, Some(only)) => only.measured.iter().map(moved).collect(),
+        (None, None) => Vec::new(),
+    };
+    let object = |scores: Option<&ClassifierScores>| {
+        scores.map_or(Value::Null, |s| Value::Object(s.to_json()))
+    };
+    Ok(Board {
+        title: title.to_owned(),
+        models: models.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        examples: examples.len(),
+        matrices: models
+            .iter()
+            .map(|(name, s)| labels::matrix_of(name, &s.classes))
+            .collect::<Result<_>>()?,
+        per_example: per_example(&models, examples, tokenizer)?,
+        json: json!({ "base": object(base), "adapted": object(adapted), "examples": examples.len() }),
+        rows,
+    })
+}
+
+/// The metric of an adapted model whose base has none.
+fn moved(measured: &Measured) -> Compared {
+    let mut row = measured.alone();
+    row.adapted = row.base.take();
+    row
+}
+
+fn per_example(
+    models: &[(&str, &ClassifierScores)],
+    examples: &[Example],
+    tokenizer: &Tokenizer,
+) -> Result<Grid> {
+    let mut header: Vec<String> = ["source", "text", "label"].map(str::to_owned).to_vec();
+    for (name, _) in models {
+        header.extend([(*name).to_owned(), format!("{name}_probability")]);
+    }
+    let row = |(i, example): (usize, &Example)| -> Result<Vec<String>> {
+        let text = tokenizer
+            .decode(&example.input_ids, true)
+            .context("a text")?;
+        let mut cells = vec![example.source.to_string(), text.trim().to_owned()];
+        let right = models.first().map(|(_, s)| {
+            let name = s
+                .losses
+                .gold
+                .get(i)
+                .and_then(|&c| s.classes.labels().get(c));
+            name.cloned().unwrap_or_default()
+        });
+        cells.push(right.unwrap_or_default());
+        for (_, s) in models {
+            ensure!(
+                s.losses.probabilities.len() == examples.len(),
+                "{} examples, and answers to {}",
+                examples.len(),
+                s.losses.probabilities.len()
+            );
+            let (class, p) = likeliest(&s.losses.probabilities[i]);
+            let name = s.classes.labels().get(class).cloned().unwrap_or_default();
+            cells.extend([name, format!("{p:.4}")]);
+        }
+        Ok(cells)
+    };
+    let rows = examples.iter().enumerate().map(row);
+    Ok(Grid {
+        rows: rows.collect::<Result<_>>()?,
+        header,
+    })
+}
+
+/// The likeliest class, of equal ones the first, and its probability.
+fn likeliest(probabilities: &[f64]) -> (usize, f64) {
+    let start = (0, f64::NEG_INFINITY);
+    let better = |best: (usize, f64), (class, &p): (usize, &f64)| {
+        if p > best.1 { (class, p) } else { best }
+    };
+    probabilities.iter().enumerate().fold(start, better)
 }
 
 /// `positive (0.98)`: the likeliest class and its probability.
-pub(crate) fn describe_class(probabilities: &[f32], labels: &[String]) -> String {
-    let best = probabilities
-        .iter()
-        .enumerate()
-        .max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-    match best {
-        Some((class, p)) => {
-            let name = labels
-                .get(class)
-                .map_or_else(|| class.to_string(), Clone::clone);
-            format!("{name} ({p:.2})")
-        }
-        None => String::new(),
-    }
+pub(crate) fn describe_class(probabilities: &[f64], labels: &[String]) -> String {
+    let (class, p) = likeliest(probabilities);
+    let name = labels
+        .get(class)
+        .map_or_else(|| class.to_string(), Clone::clone);
+    format!("{name} ({p:.2})")
 }

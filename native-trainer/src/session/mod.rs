@@ -20,7 +20,7 @@ mod scores;
 
 pub(crate) use artifact::Artifact;
 pub(crate) use classifier::{class_losses, class_names, labels_of, load_classifier};
-pub(crate) use classifier_scores::{ClassifierScores, compare_classifiers, describe_class};
+pub(crate) use classifier_scores::{ClassifierScores, classifier_board, describe_class};
 pub(crate) use dataset::{Data, read_all, read_one};
 pub(crate) use host::latest;
 pub(crate) use method::Summary;

@@ -6,12 +6,15 @@ use anyhow::{Context, Result};
 use qloom_core::adapters::{RECEIPT, Receipt};
 use qloom_core::data::{BatchOptions, BatchPlan};
 use qloom_core::lora::Method;
+use qloom_core::models::Architecture;
 use qloom_core::preflight::{Evidence, Finding, LearningRate, Probe, Severity, check, ladder};
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::{
-    Checkpoint, History, Host, Parameters, ScheduleKind, TrainConfig, TrainError, TrainSet, Trainer,
+    Checkpoint, History, Host, Objective, Parameters, ScheduleKind, TrainConfig, TrainError,
+    TrainSet, Trainer,
 };
 
+use super::classifier_start;
 use super::method;
 use super::run::collate_options;
 use super::{Data, locate_adapter};
@@ -30,8 +33,11 @@ pub(crate) fn findings(
     tokenizer: &Tokenizer,
     data: &Data,
 ) -> Result<Vec<Finding>> {
-    let llama = base.llama_config()?;
-    let ends = base.end_ids(&llama, tokenizer);
+    let architecture = base.architecture()?;
+    let ends = match &architecture {
+        Architecture::Llama(config) => base.end_ids(config, tokenizer),
+        Architecture::Bert(_) => Vec::new(),
+    };
     let recorded = recorded_template(config)?;
     Ok(check(&Evidence {
         tokenizer,
@@ -40,10 +46,10 @@ pub(crate) fn findings(
         held_out: &data.eval,
         report: &data.report,
         held_out_report: data.eval_report.as_ref(),
-        generates: true,
+        generates: matches!(architecture, Architecture::Llama(_)),
         end_ids: &ends,
         adapter_template: recorded.as_deref(),
-        learning_rate: learning_rate(config, llama.hidden_size),
+        learning_rate: learning_rate(config, architecture.hidden_size()),
     }))
 }
 
@@ -113,13 +119,36 @@ pub(crate) fn probe(
 ) -> Result<Probe> {
     let chosen = device::choose(device_name)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
-    let start = method::start(config, base, &base.llama_config()?, &chosen)?;
     let quantization = &config.model.quantization;
-    let original = base.load(&chosen, quantization, config.model.double_quant, dtype)?;
+    let double_quant = config.model.double_quant;
     // Some initializations write a base of their own beside the run.
     let folder = tempfile::tempdir().context("cannot create a folder for the probe")?;
-    let place = start.place(config, base, &original, folder.path(), &chosen, dtype)?;
-    let (model, parameters) = (&place.model, &start.parameters);
+    let folder = folder.path();
+    match base.architecture()? {
+        Architecture::Llama(llama) => {
+            let start = method::start(config, base, &llama, &chosen)?;
+            let original = base.load(&chosen, quantization, double_quant, dtype)?;
+            let place = start.place(config, base, &original, folder, &chosen, dtype)?;
+            climb(config, tokenizer, data, &place.model, &start.parameters)
+        }
+        Architecture::Bert(_) => {
+            let original = base.load_classifier(&chosen, quantization, double_quant, dtype)?;
+            let classes = data.labels.len();
+            let start = classifier_start::start(config, base, &original, classes, &chosen)?;
+            let place = start.place(config, base, &original, folder, &chosen, dtype)?;
+            climb(config, tokenizer, data, &place.model, &start.parameters)
+        }
+    }
+}
+
+/// The steps of the probe, from `parameters` on `model`.
+fn climb(
+    config: &RunConfig,
+    tokenizer: &Tokenizer,
+    data: &Data,
+    model: &dyn Objective,
+    parameters: &Parameters,
+) -> Result<Probe> {
     ladder(config.train.lr, PROBE_STEPS, |lr| {
         let set = TrainSet {
             examples: &data.train,

@@ -99,6 +99,7 @@ fn random(vocabulary: usize, context: usize) -> Sample {
             Example {
                 labels,
                 input_ids,
+                token_type_ids: Vec::new(),
                 source: SourceLine {
                     file: "random token ids".to_owned(),
                     line: line + 1,
