@@ -295,10 +295,6 @@ impl BaseFiles {
     }
 
     /// Loads an encoder onto `chosen` without a head, to embed text with.
-    #[allow(
-        dead_code,
-        reason = "for embedding-based scores, which come with their own command"
-    )]
     pub(crate) fn load_encoder(
         &self,
         chosen: &ChosenDevice,

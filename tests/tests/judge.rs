@@ -118,7 +118,7 @@ impl Scene {
                 5..7 => ("rather longer", "short"),
                 _ => ("same!", "equal"),
             };
-            let reference = (i % 2 == 0).then_some("the reference");
+            let reference = i.is_multiple_of(2).then_some("the reference");
             json!({"prompt": format!("question {i}"), "reference": reference, "base": base, "adapted": adapted, "base_ids": [1]})
         };
         let lines: String = (0..8).map(|i| format!("{}\n", row(i))).collect();

@@ -460,6 +460,35 @@ fn probe_base(base: &Path, adapter: Option<&Path>, extra: &[&str]) -> Tensors {
     tensors::load(&out)
 }
 
+/// What DoRA and HiRA make of a weight depends on the weight; merged into it they compute the same.
+#[test]
+fn merged_into_the_base_every_kind_computes_the_same() {
+    for (name, settings) in EVERYWHERE
+        .iter()
+        .filter(|(n, _)| ["dora", "hira", "sparse", "pissa", "head"].contains(n))
+    {
+        let (dir, _) = learns(name, Some(&small_base()), false, settings);
+        let (adapter, merged) = (
+            dir.path().join(name).join("adapter"),
+            dir.path().join("merged"),
+        );
+        run(&[
+            "merge-into-base",
+            "--base",
+            arg(&small_base()),
+            "--adapter",
+            arg(&adapter),
+            "--out",
+            arg(&merged),
+        ])
+        .ok();
+        let beside = probe_base(&small_base(), Some(&adapter), &["--quantization", "none"]);
+        let inside = probe_base(&merged, None, &["--quantization", "none"]);
+        let error = max_rel(&inside["logits"].f32(), &beside["logits"].f32());
+        assert!(error < 1e-5, "{name}: {error:.1e}");
+    }
+}
+
 /// An adapter that belongs to the base an initialization made is refused on the original one.
 #[test]
 fn an_adapter_of_a_residual_base_is_refused_elsewhere() {

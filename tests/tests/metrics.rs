@@ -123,6 +123,34 @@ fn scores_of_a_file_equal_sacrebleu_and_rouge_score() {
 }
 
 #[test]
+fn bertscore_equals_bert_score() {
+    let files = Files::new();
+    let Some((case, pairs)) = golden(&files) else {
+        return;
+    };
+    let Some(model) = shared().map(|s| s.join("reference/golden/metrics_2/bert")) else {
+        return;
+    };
+    for (key, idf) in [("noidf", None), ("idf", Some("--idf"))] {
+        let mut more = vec!["--json", "--device", "cpu", "--model", arg(&model)];
+        more.extend(idf);
+        let found = parsed(score(&pairs, "bertscore", &more));
+        let names = ["bertscore_precision", "bertscore_recall", "bertscore_f1"];
+        for (name, expected) in names
+            .into_iter()
+            .zip(case["bertscore"]["mean"][key].as_array().unwrap())
+        {
+            near(
+                &found["prediction"][name],
+                expected.as_f64().unwrap(),
+                1e-5,
+                name,
+            );
+        }
+    }
+}
+
+#[test]
 fn base_and_adapted_are_paired_and_every_file_is_written() {
     let files = Files::new();
     let rows: Vec<Value> = (0..40)
@@ -207,7 +235,7 @@ fn labels_in_files_are_scored_and_strangers_are_named() {
         side["confusion_matrix"]["rows"],
         json!([[1, 0, 1], [1, 1, 0]])
     );
-    assert_eq!(side["per_class"].as_array().unwrap().len(), 2);
+    assert_eq!(side["per_class"]["negative"]["support"], 2);
     assert!(out.join("confusion_matrix.png").is_file());
     score(&csv, "accuracy", &["--labels", "positive,neutral"]).refused(&[
         "line 4",

@@ -255,6 +255,18 @@ fn a_run_is_published_checked_replaced_and_served() {
 }
 
 #[test]
+fn help_has_examples() {
+    for command in ["judge", "publish", "serve"] {
+        let help = run(&[command, "--help"]).ok();
+        assert!(
+            help.stdout.contains("Example"),
+            "{command}: {}",
+            help.stdout
+        );
+    }
+}
+
+#[test]
 fn wrong_usage_is_told_apart() {
     let dir = TempDir::new().unwrap();
     let site = dir.path().join("www");

@@ -23,6 +23,6 @@ pub use init::{BaseWeights, Init, Taken};
 pub use inject::{overlay, parameters_of, peft_config, subtraction, to_adapter};
 pub use methods::{
     AdapterLayer, AdapterMethod, DoraLayer, HiraLayer, Kind, LoraLayer, Method, SparseLayer,
-    head_modules, row_norms, scaling,
+    change_of_weight, head_modules, row_norms, scaling,
 };
 pub use overlay::Overlay;

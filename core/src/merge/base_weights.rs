@@ -1,15 +1,16 @@
 //! A base with an adapter merged into it, seen tensor by tensor: nothing is computed before it is asked for.
 
-use super::source::refuse_other_methods;
 use super::{MergeError, updates};
 use crate::adapters::{Adapter, LoraModule};
+use crate::lora::{Kind, change_of_weight};
 use crate::quantization::{Stored, encode, read_bnb, stored_format, torch_dtype};
 use crate::weights::{Dtype, HostTensor, OwnedTensor, TensorSpec, WeightError, WeightSource};
 use std::collections::BTreeMap;
 
 /// What an adapter changes in a base, by the name of the base's tensor.
 pub(super) struct Changes {
-    updates: BTreeMap<String, LoraModule>,
+    kind: Kind,
+    updates: BTreeMap<String, (LoraModule, Option<Vec<f32>>)>,
     saved: BTreeMap<String, OwnedTensor>,
 }
 
@@ -22,12 +23,12 @@ impl Changes {
         source: &S,
         adapter: &Adapter,
     ) -> Result<Self, MergeError> {
-        refuse_other_methods("to merge", adapter)?;
         let mut updates = BTreeMap::new();
-        for m in adapter.modules()? {
+        for m in adapter.pairs()? {
             let name = format!("{}.weight", m.path);
             expect_place(source, &name, &[m.out_features, m.in_features])?;
-            updates.insert(name, m);
+            let magnitude = adapter.magnitude(&m.path)?;
+            updates.insert(name, (m, magnitude));
         }
         let mut saved = BTreeMap::new();
         for (name, tensor) in adapter.saved() {
@@ -39,7 +40,11 @@ impl Changes {
             expect_place(source, place, &tensor.shape)?;
             saved.insert(name.to_owned(), tensor.clone());
         }
-        Ok(Self { updates, saved })
+        Ok(Self {
+            kind: adapter.kind(),
+            updates,
+            saved,
+        })
     }
 
     /// Whether the tensor `name` becomes another.
@@ -47,9 +52,25 @@ impl Changes {
         self.updates.contains_key(name) || self.saved.contains_key(name)
     }
 
-    /// The adapted modules, by the name of their weight.
-    pub(super) fn updates(&self) -> &BTreeMap<String, LoraModule> {
-        &self.updates
+    /// The names of the adapted weights, and the paths of their modules.
+    pub(super) fn adapted(&self) -> impl Iterator<Item = (&str, &str)> {
+        let named = self.updates.iter();
+        named.map(|(name, (module, _))| (name.as_str(), module.path.as_str()))
+    }
+
+    /// What the adapter adds to `weight`, the dense weight `name`; `None` where it adapts no such weight. DoRA's and
+    /// HiRA's change depends on the weight itself.
+    pub(super) fn change(&self, name: &str, weight: &[f32]) -> Option<Vec<f32>> {
+        let (module, magnitude) = self.updates.get(name)?;
+        let product = updates::update(module);
+        let magnitude = magnitude.as_deref();
+        Some(change_of_weight(
+            self.kind,
+            weight,
+            product,
+            module.in_features,
+            magnitude,
+        ))
     }
 
     /// The changed tensor `name`, in `f32`; `None` where it is unchanged.
@@ -61,11 +82,12 @@ impl Changes {
         if let Some(saved) = self.saved.get(name) {
             return Ok(Some(saved.to_f32().map_err(|e| e.named(name))?));
         }
-        let Some(module) = self.updates.get(name) else {
+        if !self.updates.contains_key(name) {
             return Ok(None);
-        };
+        }
         let mut weight = dense(source, name)?;
-        for (w, d) in weight.iter_mut().zip(updates::update(module)) {
+        let change = self.change(name, &weight);
+        for (w, d) in weight.iter_mut().zip(change.into_iter().flatten()) {
             *w += d;
         }
         Ok(Some(weight))

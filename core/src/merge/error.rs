@@ -140,7 +140,10 @@ pub enum MergeError {
         second_task: String,
     },
     /// Something whose weighted sum is not defined by its factors.
-    #[error("adapter {adapter}: {found} cannot be merged; supported: LoRA and rsLoRA on linears")]
+    #[error(
+        "adapter {adapter}: {found} cannot be merged with others, because its update is no product of its factors; \
+         supported: LoRA, rsLoRA and sparse LoRA on linears"
+    )]
     Unsupported {
         /// The adapter.
         adapter: String,

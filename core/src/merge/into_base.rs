@@ -1,4 +1,4 @@
-//! Merging an adapter into its base: `W' = W + scaling · B·A`, written tensor by tensor.
+//! Merging an adapter into its base, written tensor by tensor: `W' = W + scaling · B·A`, or what DoRA and HiRA make of `W`.
 //!
 //! | base | requantize | what is written |
 //! |---|---|---|
@@ -10,8 +10,8 @@
 //! Rounding `W'` to the type it is stored in loses part of a small update, to 4 bits much of it: [`update_errors`] measures
 //! what is left, by reading the written file back.
 
+use super::MergeError;
 use super::base_weights::{Changes, MergedWeights, dense};
-use super::{MergeError, updates};
 use crate::adapters::Adapter;
 use crate::quantization::{
     CheckpointReport, QuantizationConfig, QuantizeOptions, dequantize_checkpoint,
@@ -116,17 +116,17 @@ pub fn update_errors<S: WeightSource + ?Sized, T: WeightSource + ?Sized>(
 ) -> Result<Vec<UpdateError>, MergeError> {
     let changes = Changes::new(source, adapter)?;
     changes
-        .updates()
-        .iter()
-        .map(|(name, module)| {
+        .adapted()
+        .map(|(name, path)| {
             let (weight, stored) = (dense(source, name)?, dense(merged, name)?);
+            let change = changes.change(name, &weight).unwrap_or_default();
             let (mut error, mut update) = (0.0f64, 0.0f64);
-            for ((w, d), s) in weight.iter().zip(updates::update(module)).zip(&stored) {
+            for ((w, d), s) in weight.iter().zip(change).zip(&stored) {
                 error += (f64::from(*s) - (f64::from(*w) + f64::from(d))).powi(2);
                 update += f64::from(d).powi(2);
             }
             Ok(UpdateError {
-                module: module.path.clone(),
+                module: path.to_owned(),
                 error_norm: error.sqrt(),
                 update_norm: update.sqrt(),
             })

@@ -2,6 +2,7 @@
 
 use super::{MergeError, MergeOptions};
 use crate::adapters::{Adapter, LoraModule, Receipt};
+use crate::lora::Kind;
 use crate::weights::sha256_hex;
 
 /// One adapter to merge.
@@ -76,16 +77,13 @@ impl Source {
 }
 
 /// Refuses adapters whose update is not `scaling · B·A`.
-pub(super) fn refuse_other_methods(name: &str, adapter: &Adapter) -> Result<(), MergeError> {
+fn refuse_other_methods(name: &str, adapter: &Adapter) -> Result<(), MergeError> {
     let unsupported = |found: String| MergeError::Unsupported {
         adapter: name.to_owned(),
         found,
     };
-    if adapter.config.use_dora {
-        return Err(unsupported("DoRA (use_dora)".into()));
-    }
-    if adapter.config.peft_type != "LORA" {
-        return Err(unsupported(adapter.config.peft_type.clone()));
+    if !matches!(adapter.kind(), Kind::Lora | Kind::Sparse) {
+        return Err(unsupported(adapter.kind().to_string()));
     }
     match adapter.saved().keys().find(|k| k.contains("lora_")) {
         Some(key) => Err(unsupported(format!("tensor {key}"))),

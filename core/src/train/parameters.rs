@@ -190,7 +190,7 @@ impl Parameters {
         let gates = self.values.clone().narrow(0, start, end - start);
         let gates = sparse::close(gates, open);
         self.values
-            .inplace(|values| values.slice_assign([start..end], gates));
+            .inplace(|values| values.slice_assign(start..end, gates));
     }
 
     /// Share of gates that are closed; `None` where there is no gate.

@@ -11,8 +11,9 @@ use super::ModelArguments;
 #[command(
     group = ArgGroup::new("who").required(true).args(["endpoint", "base"]),
     after_help = "\
-The key is read from the environment (OPENAI_API_KEY, or the variable that --key-env names) and kept nowhere. Every reply is
-kept in cache.jsonl at once: the same command asks nothing twice and continues what was interrupted.
+The key is read from the environment (OPENAI_API_KEY, or what --key-env names) and kept nowhere.
+Every reply goes to cache.jsonl at once: the same command asks nothing twice and continues
+what was interrupted.
 
 Examples:
   trainer generate --base ./base --adapter runs/a/adapter --data held_out.jsonl --out answers.jsonl

@@ -7,8 +7,9 @@ use clap::Args;
 /// `trainer publish`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Writes adapters/SLUG/ (adapter, model card, configuration, scores, samples, loss curve, entry.json with the hash of every
-file) and the row in adapters/index.json. Publishing the same slug again replaces it. The site is static: any host will do.
+Writes adapters/SLUG/ (adapter, model card, configuration, scores, samples, loss curve, and
+entry.json with the hash of every file) and its row in adapters/index.json. Publishing the same
+slug again replaces it. The site is static: any host will do.
 
 Examples:
   trainer publish runs/demo/sentiment/adapter --site www --name \"Sentiment\" --licence MIT

@@ -130,6 +130,9 @@ pub(crate) struct RecipeRunArguments {
     /// The judge's model.
     #[arg(long, value_name = "MODEL")]
     pub(crate) judge_model: Option<String>,
+    /// A judge on this machine, instead of an endpoint: folder or hub id of a base.
+    #[arg(long, value_name = "BASE")]
+    pub(crate) judge_base: Option<String>,
     /// A BERT-class base for BERTScore, instead of the recipe's.
     #[arg(long, value_name = "BASE")]
     pub(crate) embedder: Option<String>,

@@ -2,16 +2,14 @@
 
 use anyhow::{Result, bail};
 use qloom_core::data::DataError;
-use qloom_core::preflight::{Finding, Probe, Severity, from_data_error, judge_probe};
+use qloom_core::preflight::{Finding, Probe, Severity, from_data_error};
 use serde_json::json;
 
 use super::Common;
-use crate::base::{BaseFiles, check_rows};
 use crate::cli::CheckArguments;
 use crate::config::{self, RunConfig};
 use crate::report::table;
-use crate::session::Data;
-use crate::session::preflight::{findings, learning_rate, probe};
+use crate::session::preflight::Examined;
 
 /// Prints the findings, the gravest first.
 pub(super) fn run(common: &Common, arguments: CheckArguments) -> Result<()> {
@@ -43,13 +41,8 @@ fn check(
     config: &RunConfig,
     probing: bool,
 ) -> Result<(Vec<Finding>, Option<Probe>)> {
-    let base = BaseFiles::open(&config.model.base)?;
-    let architecture = base.architecture()?;
-    let tokenizer = base.tokenizer_for(&config.data)?;
-    check_rows(&tokenizer, architecture.vocab_size(), &base.name)?;
-    let (context, task) = (architecture.context(), architecture.task());
-    let data = match Data::load_for(&config.data, &tokenizer, context, task) {
-        Ok(data) => data,
+    let run = match Examined::open(config) {
+        Ok(run) => run,
         Err(error) => {
             let known = error
                 .chain()
@@ -60,7 +53,7 @@ fn check(
             };
         }
     };
-    let mut found = findings(config, &base, &tokenizer, &data)?;
+    let mut found = run.findings(config)?;
     if !probing {
         return Ok((found, None));
     }
@@ -68,11 +61,8 @@ fn check(
         "learning rate: a few steps at {} and above",
         config.train.lr
     );
-    let probe = probe(config, &base, &tokenizer, &data, &common.device)?;
-    found.extend(judge_probe(
-        &probe,
-        learning_rate(config, architecture.hidden_size()),
-    ));
+    let (probe, finding) = run.probe(config, &common.device)?;
+    found.extend(finding);
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok((found, Some(probe)))
 }

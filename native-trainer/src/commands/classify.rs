@@ -12,14 +12,13 @@ use qloom_core::train::{Accumulated, Objective, Parameters, StepOptions};
 use qloom_core::weights::OwnedTensor;
 use serde_json::{Map, Value, json};
 
-use super::eval::parse_format;
+use super::eval::{parse_format, show};
 use super::{Common, UsageError};
 use crate::base::{BaseFiles, check_rows};
 use crate::cli::{GenerateArguments, ProbeArguments};
 use crate::config::RunConfig;
 use crate::device::{self, ChosenDevice};
 use crate::files::{atomic, read};
-use crate::report::table;
 use crate::session::{
     ClassifierScores, Data, class_losses, class_names, classifier_board, describe_class,
     load_classifier, read_adapter, read_one,
@@ -31,9 +30,9 @@ pub(super) fn eval(
     mut config: RunConfig,
     adapter: Option<String>,
     batch_size: usize,
-    out: Option<&Path>,
     base: &BaseFiles,
     bert: &BertConfig,
+    out: Option<&Path>,
 ) -> Result<()> {
     let chosen = device::choose(&common.device)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
@@ -75,7 +74,7 @@ pub(super) fn eval(
             data.labels
         );
         let losses = class_losses(model, examples, &tokenizer, batch_size)?;
-        ClassifierScores::new(losses, &data.labels, &config.eval)
+        ClassifierScores::new(losses, &data.labels)
     };
     let whole = model.head.parts().is_ok();
     let comparable = whole && model.head.num_labels() == Some(data.labels.len());
@@ -86,24 +85,12 @@ pub(super) fn eval(
     let after = adapted.as_ref().map(|a| score(&a.model)).transpose()?;
     let board = classifier_board(
         "held-out",
-        before.as_ref(),
-        after.as_ref(),
         examples,
         &tokenizer,
+        before.as_ref(),
+        after.as_ref(),
     )?;
-    if let Some(folder) = out {
-        board.write(folder)?;
-        eprintln!(
-            "scores of {} examples in {}",
-            board.examples,
-            folder.display()
-        );
-    }
-    match common.json {
-        true => println!("{}", serde_json::to_string_pretty(&board.json)?),
-        false => println!("{}", board.table(table::Look::stdout())),
-    }
-    Ok(())
+    show(common, &board, out)
 }
 
 /// Prints the class probabilities of every prompt.
@@ -128,7 +115,7 @@ pub(super) fn predict(
     let names = adapted.as_ref().and_then(|a| a.label_names.as_ref());
     let names = names.map(|map| map.values().map(word).collect::<Vec<String>>());
     let texts = texts(arguments)?;
-    let classes_of = |model: &BertClassifier| -> Result<Option<Vec<Vec<f64>>>> {
+    let classes_of = |model: &BertClassifier| -> Result<Option<Vec<Vec<f32>>>> {
         let known = model.head.parts().is_ok();
         known
             .then(|| probabilities(model, &texts, &tokenizer, arguments.batch_size))
@@ -142,7 +129,7 @@ pub(super) fn predict(
         .flatten();
     let base_labels = &bert.labels;
     let labels = names.unwrap_or_else(|| base_labels.clone());
-    let answer = |all: &Option<Vec<Vec<f64>>>, i: usize, labels: &[String]| match all {
+    let answer = |all: &Option<Vec<Vec<f32>>>, i: usize, labels: &[String]| match all {
         Some(all) => {
             let p: Map<String, Value> = labels
                 .iter()
@@ -222,7 +209,7 @@ fn probabilities(
     texts: &[(String, Option<String>)],
     tokenizer: &Tokenizer,
     batch_size: usize,
-) -> Result<Vec<Vec<f64>>> {
+) -> Result<Vec<Vec<f32>>> {
     let limit = model.encoder.config.max_position_embeddings;
     let mut all = Vec::with_capacity(texts.len());
     for chunk in texts.chunks(batch_size.max(1)) {
@@ -243,9 +230,7 @@ fn probabilities(
         }
         let found = model.probabilities(&batch)?;
         let [_, classes] = found.dims();
-        let values = to_vec(found);
-        let wide = |row: &[f32]| row.iter().map(|&p| f64::from(p)).collect();
-        all.extend(values.chunks(classes).map(wide));
+        all.extend(to_vec(found).chunks(classes).map(<[f32]>::to_vec));
     }
     Ok(all)
 }

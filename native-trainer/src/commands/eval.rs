@@ -1,6 +1,6 @@
 //! `trainer eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qloom_core::data::Format;
@@ -11,6 +11,7 @@ use crate::base::{BaseFiles, check_vocabulary};
 use crate::cli::EvalArguments;
 use crate::config::{self, RunConfig};
 use crate::device;
+use crate::report::board::Board;
 use crate::report::table;
 use crate::session::{Data, Scoring, load_adapter, long_examples};
 
@@ -19,9 +20,10 @@ pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
     let (config, adapter) = resolve(&arguments)?;
     let base = BaseFiles::open(&config.model.base)?;
     if let Architecture::Bert(bert) = base.architecture()? {
-        let (batch, out) = (arguments.batch_size, out_folder(&arguments, &config));
+        let batch = arguments.batch_size;
+        let out = out_folder(&arguments, &config);
         let out = out.as_deref();
-        return classify::eval(common, config, adapter, batch, out, &base, &bert);
+        return classify::eval(common, config, adapter, batch, &base, &bert, out);
     }
     let chosen = device::choose(&common.device)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
@@ -61,8 +63,13 @@ pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
         None => None,
     };
     let board = scoring.board("held-out", &base_scores, adapted.as_ref())?;
-    let folder = out_folder(&arguments, &config);
-    if let Some(folder) = &folder {
+    let out = out_folder(&arguments, &config);
+    show(common, &board, out.as_deref())
+}
+
+/// Writes the files where there is a folder for them, and prints the result.
+pub(super) fn show(common: &Common, board: &Board, out: Option<&Path>) -> Result<()> {
+    if let Some(folder) = out {
         board.write(folder)?;
         eprintln!(
             "scores of {} examples in {}",

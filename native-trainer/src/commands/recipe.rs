@@ -52,13 +52,13 @@ fn list_all(common: &Common) -> Result<()> {
 
 fn follow_one(common: &Common, arguments: RecipeRunArguments) -> Result<()> {
     let (name, recipe) = text(&arguments.name)?;
-    let judge = match (arguments.judge, arguments.judge_model) {
-        (Some(url), Some(model)) => Some((url, model)),
-        (None, None) => None,
+    let judge = match (arguments.judge, arguments.judge_model, arguments.judge_base) {
+        (Some(url), Some(model), None) => vec!["--endpoint".into(), url, "--model".into(), model],
+        (None, None, Some(base)) => vec!["--base".into(), base],
+        (None, None, None) => Vec::new(),
         _ => {
-            return Err(
-                UsageError::new("--judge URL and --judge-model NAME belong together").into(),
-            );
+            let message = "give --judge URL with --judge-model NAME, or --judge-base BASE alone";
+            return Err(UsageError::new(message).into());
         }
     };
     let suffix = if arguments.small { "-small" } else { "" };

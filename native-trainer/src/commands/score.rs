@@ -7,12 +7,12 @@ use qloom_core::evaluation::{
 };
 use serde_json::{Map, Value, json};
 
+use super::eval::show;
 use super::{Common, UsageError};
 use crate::cli::{BertScoreArguments, ScoreArguments, StatisticsArguments, TextArguments};
 use crate::files::read_text;
 use crate::progress::{Mode, task};
 use crate::report::board::{Board, Compared, Grid, comparison_json};
-use crate::report::table;
 use crate::scoring::measured::{Measured, Statistics, compare};
 use crate::scoring::pairs::{self, Columns, Pairs};
 use crate::scoring::{encoder, labels, metric_names};
@@ -51,19 +51,7 @@ pub(super) fn run(common: &Common, arguments: ScoreArguments) -> Result<()> {
         pairs,
     };
     let board = scorer.board()?;
-    if let Some(folder) = &arguments.out {
-        board.write(folder)?;
-        eprintln!(
-            "scores of {} examples in {}",
-            board.examples,
-            folder.display()
-        );
-    }
-    match common.json {
-        true => println!("{}", serde_json::to_string_pretty(&board.json)?),
-        false => println!("{}", board.table(table::Look::stdout())),
-    }
-    Ok(())
+    show(common, &board, arguments.out.as_deref())
 }
 
 struct Scorer<'a> {

@@ -27,8 +27,8 @@ pub(crate) struct Order {
     pub(crate) set: Vec<String>,
     /// `--prepare`.
     pub(crate) prepare: bool,
-    /// Address and model of a judge.
-    pub(crate) judge: Option<(String, String)>,
+    /// Flags that name a judge to `trainer judge`; empty for none.
+    pub(crate) judge: Vec<String>,
     /// A BERT-class base for BERTScore.
     pub(crate) embedder: Option<String>,
 }

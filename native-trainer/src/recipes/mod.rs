@@ -117,6 +117,8 @@ pub(crate) struct Merge {
     pub(crate) method: String,
     /// Share of values kept.
     pub(crate) density: Option<f64>,
+    /// Weight of each adapter; the mean of all (one over their number) when absent. TIES divides by itself.
+    pub(crate) weight: Option<f64>,
 }
 
 /// Tables a recipe can end with.

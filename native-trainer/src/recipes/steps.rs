@@ -123,13 +123,14 @@ pub(super) fn merge(kitchen: &mut Kitchen, methods: &[Merge]) -> Result<()> {
         .iter()
         .map(|m| m.adapter.display().to_string())
         .collect();
-    let weights = vec!["1"; adapters.len()].join(",");
     for way in methods {
         let name = match way.density {
             Some(density) => format!("merged {} {density}", way.method),
             None => format!("merged {}", way.method),
         };
-        let identity = short_hash(&json!([adapters, way.method, way.density]));
+        let weight = way.weight.unwrap_or(1.0 / adapters.len().max(1) as f64);
+        let weights = vec![weight.to_string(); adapters.len()].join(",");
+        let identity = short_hash(&json!([adapters, way.method, way.density, weight]));
         let out = in_folder(
             &kitchen.site.out,
             "merged",
@@ -382,33 +383,27 @@ fn by_category(answers: &[Map<String, Value>], file: &Path, model: &str) -> Resu
 
 /// Every adapter against the base before the judge.
 pub(super) fn judge(kitchen: &mut Kitchen) -> Result<()> {
-    let Some((endpoint, model)) = kitchen.order.judge.clone() else {
+    if kitchen.order.judge.is_empty() {
         kitchen.notes.push(
-            "No judge was asked: give --judge URL and --judge-model NAME for any OpenAI-compatible endpoint.".to_owned(),
+            "No judge was asked: give --judge URL and --judge-model NAME for an OpenAI-compatible endpoint, or --judge-base \
+             BASE for one on this machine."
+                .to_owned(),
         );
         return Ok(());
-    };
+    }
     let pairs = kitchen.path("answers.jsonl");
     for adapter in kitchen.models.clone() {
         eprintln!("== judging {} against the base", adapter.name);
         let out = in_folder(&kitchen.site.out, "judge", &folder_name(&adapter.name))?;
-        let arguments = [
-            "judge",
-            "--pairs",
-            &pairs.display().to_string(),
-            "--endpoint",
-            &endpoint,
-            "--model",
-            &model,
-            "--a",
-            "base",
-            "--b",
-            &adapter.name,
-            "--out",
-            &out.display().to_string(),
-            "--json",
-        ]
-        .map(str::to_owned);
+        let mut arguments = vec!["judge".to_owned(), "--json".to_owned()];
+        arguments.extend(kitchen.order.judge.iter().cloned());
+        let mut flag =
+            |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
+        flag("--pairs", &pairs.display().to_string());
+        flag("--a", "base");
+        flag("--b", &adapter.name);
+        flag("--device", &kitchen.site.device);
+        flag("--out", &out.display().to_string());
         let log = kitchen.log(&format!("judge-{}", folder_name(&adapter.name)))?;
         let said =
             child::run(&arguments, None, &log)?.output(&format!("judging {}", adapter.name))?;

@@ -158,7 +158,8 @@ impl Card {
         yaml.push_str("library_name: peft\n");
         let _ = writeln!(yaml, "pipeline_tag: {}", json!(self.pipeline));
         if let Some(license) = &self.license {
-            let _ = writeln!(yaml, "license: {}", json!(license));
+            // The hub's identifiers are SPDX's in lower case.
+            let _ = writeln!(yaml, "license: {}", json!(license.to_lowercase()));
         }
         yaml.push_str("tags:\n");
         for tag in tags {

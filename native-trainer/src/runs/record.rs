@@ -29,7 +29,9 @@ const ORDER: [&str; 16] = [
 
 /// Whether a smaller value of `metric` is better.
 pub(crate) fn lower_is_better(metric: &str) -> bool {
-    matches!(metric, "perplexity" | "loss" | "eval_loss")
+    // By likelihood the same metrics come under a prefix.
+    let ends = |name: &str| metric == name || metric.ends_with(&format!("_{name}"));
+    ["perplexity", "loss", "ece", "brier"].into_iter().any(ends)
 }
 
 /// One run.

@@ -69,7 +69,15 @@ pub(crate) fn class_facts(classes: &Predictions) -> Result<Map<String, Value>> {
     facts.insert("mcc".to_owned(), json!(report.mcc));
     facts.insert("weighted_f1".to_owned(), json!(report.weighted_f1));
     facts.insert("macro_precision".to_owned(), json!(report.macro_precision));
-    facts.insert("per_class".to_owned(), json!(report.per_class));
+    let per_class: Map<String, Value> = report
+        .per_class
+        .iter()
+        .map(|c| {
+            let scores = json!({ "precision": c.precision, "recall": c.recall, "f1": c.f1, "support": c.support });
+            (c.label.clone(), scores)
+        })
+        .collect();
+    facts.insert("per_class".to_owned(), Value::Object(per_class));
     let rows: Vec<&[u64]> = matrix.rows().collect();
     facts.insert(
         "confusion_matrix".to_owned(),

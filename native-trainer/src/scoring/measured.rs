@@ -92,6 +92,20 @@ impl Measured {
         })
     }
 
+    /// The mean of one value per example.
+    pub(crate) fn mean(
+        key: &str,
+        values: &[f64],
+        lower_is_better: bool,
+        statistics: &Statistics,
+    ) -> Result<Self> {
+        let mean = TextScores::mean(values.iter().copied());
+        Ok(Self {
+            lower_is_better,
+            ..Self::text(key, mean, statistics)?
+        })
+    }
+
     /// The same, left out of tables and charts.
     pub(crate) fn hidden(mut self) -> Self {
         self.shown = false;

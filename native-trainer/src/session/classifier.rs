@@ -19,11 +19,11 @@ use serde_json::{Map, Value};
 use super::classifier_start;
 use super::cost::{self, Cost};
 use super::method::Summary;
+use super::preflight;
 use super::run::{Run, RunResult, eval_set};
-use super::samples::{SAMPLES, write_samples};
 use super::{
     ClassifierScores, Data, Expected, checked_adapter, classifier_board, describe, describe_class,
-    preflight, read_adapter,
+    read_adapter,
 };
 use crate::base::{BaseFiles, check_rows};
 use crate::config::RunConfig;
@@ -94,12 +94,8 @@ pub(super) fn train(
         "data.packing = true: an encoder computes no padding anyway and batch_size counts examples; remove it"
     );
     run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
-    let model = base.load_classifier(
-        chosen,
-        &config.model.quantization,
-        config.model.double_quant,
-        dtype,
-    )?;
+    let quantization = &config.model.quantization;
+    let model = base.load_classifier(chosen, quantization, config.model.double_quant, dtype)?;
     note_labels(&model.head, bert, &data);
     let start = classifier_start::start(config, base, &model, data.labels.len(), chosen)?;
     let mut run = Run::open(config, resume)?;
@@ -133,19 +129,17 @@ pub(super) fn train(
         }
         false => {
             let set = eval_set(config, &data, &tokenizer)?;
-            let score = |model: &BertClassifier| {
-                ClassifierScores::new(classify(model, &set)?, &data.labels, &config.eval)
-            };
-            let (mut before, after) = (score(&start)?, score(&adapted)?);
+            let before = ClassifierScores::new(classify(&start, &set)?, &data.labels)?;
+            let after = ClassifierScores::new(classify(&adapted, &set)?, &data.labels)?;
+            let mut base_json = before.to_json()?;
             if model.head.classifier.is_none() {
-                before.mark_untrained();
+                base_json.insert("head".into(), "untrained".into());
             }
-            run.write_scores(before.to_json(), after.to_json(), &data)?;
-            let board =
-                classifier_board(task, Some(&before), Some(&after), &data.eval, &tokenizer)?;
-            board.write(run.dir.path())?;
+            run.write_scores(base_json, after.to_json()?, &data)?;
             let samples = samples(config, &data, &before, &after, &tokenizer, task)?;
-            write_samples(&run.dir.path().join(SAMPLES), &samples)?;
+            let (base, tuned) = (Some(&before), Some(&after));
+            let board = classifier_board(task, &data.eval, &tokenizer, base, tuned)?;
+            board.write(run.dir.path())?;
             (board.metrics(), samples)
         }
     };
@@ -177,7 +171,7 @@ pub(super) fn train(
 /// The run's data. Where nothing names the classes and there is a head already, that of the adapter to continue or the
 /// base's own, its classes are taken if they cover the data's labels: class 2 of three stays class 2 although a small
 /// file holds no other.
-fn load_data(
+pub(super) fn load_data(
     config: &RunConfig,
     tokenizer: &Tokenizer,
     base: &BaseFiles,

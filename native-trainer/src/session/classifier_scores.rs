@@ -1,15 +1,13 @@
-//! Scores of a classifier's probabilities (accuracy, F1, recall, calibration, confusion) with intervals, and base against
-//! adapted on the same examples.
+//! Scores of a classifier's probabilities, with intervals; base against adapted.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use qloom_core::data::Example;
-use qloom_core::evaluation::{ClassMetric, Predictions, TokenLosses};
+use qloom_core::evaluation::{ClassMetric, Predictions};
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::ClassLosses;
 use serde_json::{Map, Value, json};
 
-use crate::config::EvalConfig;
-use crate::report::board::{Board, Compared, Grid};
+use crate::report::board::{Board, Compared, Grid, comparison_json};
 use crate::scoring::labels;
 use crate::scoring::measured::{Measured, Statistics, compare};
 
@@ -20,96 +18,68 @@ pub(crate) struct ClassifierScores {
     pub(crate) losses: ClassLosses,
     classes: Predictions,
     measured: Vec<Measured>,
-    facts: Map<String, Value>,
-    statistics: Statistics,
 }
 
 impl ClassifierScores {
     /// Scores `losses` under the classes' names.
-    pub(crate) fn new(
-        losses: ClassLosses,
-        names: &[String],
-        settings: &EvalConfig,
-    ) -> Result<Self> {
-        let statistics = Statistics {
-            bootstrap: settings.bootstrap,
-            test: settings.significance,
-        };
-        let classes = Predictions::from_probabilities(
-            names.to_vec(),
-            losses.gold.clone(),
-            losses.probabilities.clone(),
-        )?;
-        let mut nll = TokenLosses::default();
-        for &loss in &losses.nll {
-            nll.push(loss, 1)?;
-        }
-        // A classifier's loss is a mean over examples; its exponential says nothing.
-        let [_, loss] = Measured::losses(nll, &statistics)?;
+    pub(crate) fn new(losses: ClassLosses, labels: &[String]) -> Result<Self> {
+        let statistics = Statistics::default();
+        let wide = |row: &Vec<f32>| row.iter().copied().map(f64::from).collect();
+        let probabilities = losses.probabilities.iter().map(wide).collect();
+        let gold = losses.gold.clone();
+        let classes = Predictions::from_probabilities(labels.to_vec(), gold, probabilities)?;
         let metrics = ClassMetric::OF_CLASSES
             .into_iter()
             .chain(ClassMetric::OF_PROBABILITIES);
-        let mut measured = metrics
+        let mut measured: Vec<Measured> = metrics
             .map(|metric| Measured::classes("", metric, &classes, &statistics))
-            .collect::<Result<Vec<_>>>()?;
-        measured.push(loss);
-        let mut facts = labels::class_facts(&classes)?;
-        if let Some(report) = classes.calibration(&statistics.bootstrap)? {
-            facts.insert("calibration_bins".to_owned(), json!(report.bins));
-        }
-        facts.insert("examples".to_owned(), json!(losses.gold.len()));
+            .collect::<Result<_>>()?;
+        measured.push(Measured::mean("loss", &losses.nll, true, &statistics)?);
         Ok(Self {
             losses,
             classes,
             measured,
-            facts,
-            statistics,
         })
     }
 
     /// The object of `metrics.json`.
-    pub(crate) fn to_json(&self) -> Map<String, Value> {
+    pub(crate) fn to_json(&self) -> Result<Map<String, Value>> {
         let mut out = Map::new();
         for measured in &self.measured {
             out.insert(measured.key.clone(), json!(measured.interval.estimate));
-            out.insert(
-                format!("{}_ci", measured.key),
-                json!(measured.interval.bounds()),
-            );
+            let bounds = json!(measured.interval.bounds());
+            out.insert(format!("{}_ci", measured.key), bounds);
         }
-        out.extend(self.facts.clone());
-        out
-    }
-
-    /// Says in `metrics.json` that the head these scores are of was never trained.
-    pub(crate) fn mark_untrained(&mut self) {
-        self.facts.insert("head".to_owned(), "untrained".into());
+        out.extend(labels::class_facts(&self.classes)?);
+        if let Some(report) = self.classes.calibration(&Statistics::default().bootstrap)? {
+            out.insert("calibration_bins".to_owned(), json!(report.bins));
+        }
+        out.insert("examples".to_owned(), json!(self.losses.gold.len()));
+        Ok(out)
     }
 }
 
-/// Everything there is to show of a base, an adapted model or both on the same `examples`; a base without a head has no
-/// scores.
+/// Everything there is to show of a base and its adapted model, or of one of them where the other cannot be scored.
 pub(crate) fn classifier_board(
     title: &str,
-    base: Option<&ClassifierScores>,
-    adapted: Option<&ClassifierScores>,
     examples: &[Example],
     tokenizer: &Tokenizer,
+    base: Option<&ClassifierScores>,
+    adapted: Option<&ClassifierScores>,
 ) -> Result<Board> {
+    let alone = |s: &ClassifierScores| s.measured.iter().map(Measured::alone).collect();
+    let rows: Vec<Compared> = match (base, adapted) {
+        (Some(base), Some(adapted)) => {
+            compare(&base.measured, &adapted.measured, &Statistics::default())?
+        }
+        (one, other) => one.or(other).map(alone).unwrap_or_default(),
+    };
     let models: Vec<(&str, &ClassifierScores)> = [("base", base), ("adapted", adapted)]
         .into_iter()
         .filter_map(|(name, scores)| Some((name, scores?)))
         .collect();
-    let rows = match (base, adapted) {
-        (Some(base), Some(adapted)) => {
-            compare(&base.measured, &adapted.measured, &base.statistics)?
-        }
-        (Some(only), None) => only.measured.iter().map(Measured::alone).collect(),
-        (None, Some(only)) => only.measured.iter().map(moved).collect(),
-        (None, None) => Vec::new(),
-    };
-    let object = |scores: Option<&ClassifierScores>| {
-        scores.map_or(Value::Null, |s| Value::Object(s.to_json()))
+    let side = |scores: Option<&ClassifierScores>| -> Result<Value> {
+        scores.map_or(Ok(Value::Null), |s| Ok(Value::Object(s.to_json()?)))
     };
     Ok(Board {
         title: title.to_owned(),
@@ -117,78 +87,79 @@ pub(crate) fn classifier_board(
         examples: examples.len(),
         matrices: models
             .iter()
-            .map(|(name, s)| labels::matrix_of(name, &s.classes))
+            .map(|(name, scores)| labels::matrix_of(name, &scores.classes))
             .collect::<Result<_>>()?,
-        per_example: per_example(&models, examples, tokenizer)?,
-        json: json!({ "base": object(base), "adapted": object(adapted), "examples": examples.len() }),
+        per_example: per_example(examples, tokenizer, &models)?,
+        json: json!({
+            "base": side(base)?,
+            "adapted": side(adapted)?,
+            "comparison": comparison_json(&rows),
+            "examples": examples.len(),
+        }),
         rows,
     })
 }
 
-/// The metric of an adapted model whose base has none.
-fn moved(measured: &Measured) -> Compared {
-    let mut row = measured.alone();
-    row.adapted = row.base.take();
-    row
-}
-
 fn per_example(
-    models: &[(&str, &ClassifierScores)],
     examples: &[Example],
     tokenizer: &Tokenizer,
+    models: &[(&str, &ClassifierScores)],
 ) -> Result<Grid> {
-    let mut header: Vec<String> = ["source", "text", "label"].map(str::to_owned).to_vec();
+    let mut header: Vec<String> = ["source", "prompt", "reference"]
+        .map(str::to_owned)
+        .to_vec();
     for (name, _) in models {
-        header.extend([(*name).to_owned(), format!("{name}_probability")]);
+        let titles = ["", "_probability", "_correct", "_loss"];
+        header.extend(titles.map(|title| format!("{name}{title}")));
     }
     let row = |(i, example): (usize, &Example)| -> Result<Vec<String>> {
-        let text = tokenizer
-            .decode(&example.input_ids, true)
-            .context("a text")?;
-        let mut cells = vec![example.source.to_string(), text.trim().to_owned()];
-        let right = models.first().map(|(_, s)| {
-            let name = s
-                .losses
-                .gold
-                .get(i)
-                .and_then(|&c| s.classes.labels().get(c));
-            name.cloned().unwrap_or_default()
-        });
-        cells.push(right.unwrap_or_default());
-        for (_, s) in models {
-            ensure!(
-                s.losses.probabilities.len() == examples.len(),
-                "{} examples, and answers to {}",
-                examples.len(),
-                s.losses.probabilities.len()
-            );
-            let (class, p) = likeliest(&s.losses.probabilities[i]);
-            let name = s.classes.labels().get(class).cloned().unwrap_or_default();
-            cells.extend([name, format!("{p:.4}")]);
+        let text = tokenizer.decode(&example.input_ids, true)?;
+        let name = |class: Option<usize>, scores: &ClassifierScores| {
+            let label = class.and_then(|k| scores.classes.labels().get(k));
+            label.cloned().unwrap_or_default()
+        };
+        let right = models.first().map(|(_, s)| name(example.class, s));
+        let mut cells = vec![
+            example.source.to_string(),
+            text.trim().to_owned(),
+            right.unwrap_or_default(),
+        ];
+        for (_, scores) in models {
+            let predicted = scores.classes.predicted()[i];
+            let row = &scores.losses.probabilities[i];
+            let probability = predicted.and_then(|k| row.get(k)).copied();
+            cells.extend([
+                name(predicted, scores),
+                probability.unwrap_or_default().to_string(),
+                (predicted == example.class).to_string(),
+                scores.losses.nll[i].to_string(),
+            ]);
         }
         Ok(cells)
     };
-    let rows = examples.iter().enumerate().map(row);
     Ok(Grid {
-        rows: rows.collect::<Result<_>>()?,
+        rows: examples
+            .iter()
+            .enumerate()
+            .map(row)
+            .collect::<Result<_>>()?,
         header,
     })
 }
 
-/// The likeliest class, of equal ones the first, and its probability.
-fn likeliest(probabilities: &[f64]) -> (usize, f64) {
-    let start = (0, f64::NEG_INFINITY);
-    let better = |best: (usize, f64), (class, &p): (usize, &f64)| {
-        if p > best.1 { (class, p) } else { best }
-    };
-    probabilities.iter().enumerate().fold(start, better)
-}
-
 /// `positive (0.98)`: the likeliest class and its probability.
-pub(crate) fn describe_class(probabilities: &[f64], labels: &[String]) -> String {
-    let (class, p) = likeliest(probabilities);
-    let name = labels
-        .get(class)
-        .map_or_else(|| class.to_string(), Clone::clone);
-    format!("{name} ({p:.2})")
+pub(crate) fn describe_class(probabilities: &[f32], labels: &[String]) -> String {
+    let best = probabilities
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+    match best {
+        Some((class, p)) => {
+            let name = labels
+                .get(class)
+                .map_or_else(|| class.to_string(), Clone::clone);
+            format!("{name} ({p:.2})")
+        }
+        None => String::new(),
+    }
 }

@@ -73,10 +73,7 @@ pub(crate) fn read_adapter(adapter: &Path) -> Result<Adapter> {
 /// Reads the adapter in `folder`, checks that it belongs to `base`, and lays it over `model`.
 pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> Result<Overlay> {
     let (adapter, _) = checked_adapter(adapter, base, |_| {
-        (
-            model.config.linear_modules(),
-            model.config.expected_tensors(),
-        )
+        (model.config.linear_modules(), tensors_of(&model.config))
     })?;
     Ok(overlay(&adapter, &model.device())?)
 }

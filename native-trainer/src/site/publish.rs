@@ -118,11 +118,15 @@ fn contents(p: &Publication, warnings: &mut Vec<String>) -> Result<(Entry, Files
     check_date(&p.created, "--created").map_err(|e| UsageError::new(e.to_string()))?;
     let mut files = Files::new();
     let (adapter, base) = adapter_files(p, &mut files, warnings)?;
-    let facts = AdapterFacts::of(&adapter);
+    let mut facts = AdapterFacts::of(&adapter);
     let run = match &p.run {
         Some(run) => Some(run_files(run, &mut files)?),
         None => None,
     };
+    // Some methods leave plain pairs, and only the run knows how they came to be (sparse LoRA).
+    if let Some(method) = run.as_ref().and_then(RunFiles::method) {
+        facts.method = method;
+    }
     let samples = samples(p)?;
     if !samples.is_empty() {
         files.insert(SAMPLES.to_owned(), sample_lines(&samples).into_bytes());
@@ -245,6 +249,14 @@ fn base_name(known: &str, given: Option<&str>, warnings: &mut Vec<String>) -> St
 struct RunFiles {
     config: String,
     metrics: Value,
+}
+
+impl RunFiles {
+    /// `lora.method` of the configuration.
+    fn method(&self) -> Option<String> {
+        let table: toml::Table = self.config.parse().ok()?;
+        Some(table.get("lora")?.get("method")?.as_str()?.to_owned())
+    }
 }
 
 /// The loss curve's file.

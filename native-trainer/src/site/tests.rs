@@ -63,7 +63,10 @@ impl Scene {
         let run = scene.run();
         fs::write(run.join("metrics.json"), metrics.to_string()).unwrap();
         let train = scene.dir.path().join("private/train.jsonl");
-        let toml = format!("[data]\ntrain = [{}]\n\n[train]\nlr = 3e-4\n", json!(train));
+        let toml = format!(
+            "[data]\ntrain = [{}]\n\n[lora]\nmethod = \"sparse\"\n\n[train]\nlr = 3e-4\n",
+            json!(train)
+        );
         fs::write(run.join("config.toml"), toml).unwrap();
         fs::write(
             run.join("log.jsonl"),
@@ -176,6 +179,10 @@ fn an_entry_holds_everything_and_its_site_checks() {
     assert_eq!(entry.base.fingerprint, Some(sha256_hex(b"base")));
     assert_eq!((entry.adapter.rank, entry.adapter.parameters), (2, 14));
     assert_eq!(
+        entry.adapter.method, "sparse",
+        "the run knows more than the files"
+    );
+    assert_eq!(
         entry.scores[0].adapted.unwrap().interval,
         Some([19.0, 21.0])
     );
@@ -196,7 +203,7 @@ fn an_entry_holds_everything_and_its_site_checks() {
     for line in [
         "base_model: \"owner/base\"",
         "library_name: peft",
-        "license: \"MIT\"",
+        "license: \"mit\"",
         "metrics:",
     ] {
         assert!(card.lines().any(|l| l == line), "{line}\n{card}");
@@ -284,7 +291,7 @@ fn every_kind_of_damage_is_found_and_named() {
     scene.finds("adapters/index.json", "missing", |a| {
         fs::remove_file(a.join("index.json")).unwrap()
     });
-    scene.finds("adapters/index.json", "expected", |a| {
+    scene.finds("adapters/index.json", "line 1", |a| {
         fs::write(a.join("index.json"), "{").unwrap()
     });
     scene.finds("adapters/index.json", "version 7", |a| {

@@ -83,3 +83,23 @@ pub fn row_norms(weight: &[f32], columns: usize) -> Vec<f32> {
     };
     weight.chunks(columns.max(1)).map(norm).collect()
 }
+
+/// What a DoRA adapter adds to `weight` (`[rows, columns]`), given `product = s·B·A`.
+pub(super) fn change(
+    weight: &[f32],
+    product: &[f32],
+    columns: usize,
+    magnitude: &[f32],
+) -> Vec<f32> {
+    let turned: Vec<f32> = weight.iter().zip(product).map(|(w, p)| w + p).collect();
+    let norms = row_norms(&turned, columns);
+    let scales: Vec<f64> = magnitude
+        .iter()
+        .zip(&norms)
+        .map(|(m, n)| f64::from(*m) / f64::from(*n).max(TINY.sqrt()))
+        .collect();
+    let cells = turned.iter().zip(weight).enumerate();
+    cells
+        .map(|(at, (turned, w))| (f64::from(*turned) * scales[at / columns] - f64::from(*w)) as f32)
+        .collect()
+}

@@ -107,6 +107,22 @@ impl fmt::Display for Kind {
     }
 }
 
+/// What an adapter of `kind` adds to a dense `weight` (`[out, columns]`, row-major) on the host, given the product
+/// `scaling · B·A` of its pair and DoRA's magnitudes.
+pub fn change_of_weight(
+    kind: Kind,
+    weight: &[f32],
+    product: Vec<f32>,
+    columns: usize,
+    magnitude: Option<&[f32]>,
+) -> Vec<f32> {
+    match (kind, magnitude) {
+        (Kind::Hira, _) => weight.iter().zip(product).map(|(w, p)| w * p).collect(),
+        (Kind::Dora, Some(magnitude)) => dora::change(weight, &product, columns, magnitude),
+        _ => product,
+    }
+}
+
 /// One adapter on one projection.
 pub trait AdapterMethod {
     /// What is added to the projection of `x` (`[rows, in_features]`), `[rows, out_features]`.

@@ -134,6 +134,14 @@ fn check(p: &Problem, weight: Weight, device: &Device, what: &str) {
     let change: Vec<f64> = adapted.iter().zip(&p.w).map(|(a, w)| a - w).collect();
     let delta = values(linear.adapters[0].delta_weight(&linear));
     assert_close(&delta, &change, 2e-5, &format!("{what}: dense change"));
+    if p.kind != Kind::Sparse {
+        let scaling = if p.kind == Kind::Hira { 1.0 } else { SCALING };
+        let product = p.product(&wa, &wb);
+        let product: Vec<f32> = product.iter().map(|v| (v * scaling) as f32).collect();
+        let weight: Vec<f32> = p.w.iter().map(|w| *w as f32).collect();
+        let host = change_of_weight(p.kind, &weight, product, p.input, Some(&p.vector));
+        assert_close(&host, &change, 2e-5, &format!("{what}: change on the host"));
+    }
 
     let grads = (y * tensor(&dy, [p.rows, p.out], &tracked))
         .sum()

@@ -178,6 +178,57 @@ fn a_trained_head_unties_itself() {
     assert_eq!(config["tie_word_embeddings"], false);
 }
 
+/// DoRA and HiRA change a weight by their own formulas, restated here entry by entry.
+#[test]
+fn other_methods_merge_by_their_own_formulas() {
+    let base = base();
+    let plain = adapter(vec![]);
+    let module = plain.modules().unwrap().remove(0);
+    let weight = base.get(WEIGHT).unwrap().to_f32().unwrap();
+    let product = delta(&module);
+    let magnitude: Vec<f32> = values(64, 6).iter().map(|v| v + 1.0).collect();
+
+    let dora = PeftConfig {
+        use_dora: true,
+        ..plain.config.clone()
+    };
+    let name = format!("{}.lora_magnitude_vector", module.path);
+    let vector = OwnedTensor::from_f32(vec![64], &magnitude).unwrap();
+    let dora = Adapter::new(dora, std::slice::from_ref(&module), vec![(name, vector)]).unwrap();
+    let mut want: Vec<f64> = weight
+        .iter()
+        .zip(&product)
+        .map(|(w, d)| f64::from(*w) + d)
+        .collect();
+    for (row, m) in want.chunks_mut(32).zip(&magnitude) {
+        let norm = row.iter().map(|v| v * v).sum::<f64>().sqrt();
+        row.iter_mut().for_each(|v| *v *= f64::from(*m) / norm);
+    }
+    check_formula(&base, &dora, &want);
+
+    let hira = PeftConfig {
+        peft_type: "HIRA".into(),
+        ..plain.config
+    };
+    let hira = Adapter::new(hira, std::slice::from_ref(&module), vec![]).unwrap();
+    let want: Vec<f64> = weight
+        .iter()
+        .zip(&product)
+        // HiRA has no scaling.
+        .map(|(w, d)| f64::from(*w) * (1.0 + d / module.scaling))
+        .collect();
+    check_formula(&base, &hira, &want);
+}
+
+fn check_formula(base: &File, adapter: &Adapter, want: &[f64]) {
+    let (file, _) = merged(base, CONFIG, adapter, false);
+    let got = file.get(WEIGHT).unwrap().to_f32().unwrap();
+    let got: Vec<f64> = got.iter().map(|v| f64::from(*v)).collect();
+    assert!(apart(&got, want) < 1e-6);
+    let errors = update_errors(base, &file, adapter).unwrap();
+    assert!(UpdateError::relative(&errors).unwrap() < 1e-6);
+}
+
 #[test]
 fn an_adapter_of_another_base_has_no_place() {
     let mut other = adapter(vec![]);

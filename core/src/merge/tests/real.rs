@@ -226,15 +226,22 @@ fn check(sources: &[Source], method: Method) {
 
 #[test]
 fn the_real_pair_merges_by_every_method() {
-    // All 44 modules where factors are merged; one of each shape where dense updates are.
-    let (Some(whole), Some(few)) = (
+    // All 44 modules where factors are merged; one of each shape, the larger for two methods only, where updates are.
+    let (q, v) = ("layers.0.self_attn.q_proj", "layers.21.self_attn.v_proj");
+    let (Some(whole), Some(both), Some(small)) = (
         pair_of_adapters(&[""]),
-        pair_of_adapters(&["layers.0.self_attn.q_proj", "layers.21.self_attn.v_proj"]),
+        pair_of_adapters(&[q, v]),
+        pair_of_adapters(&[v]),
     ) else {
         return;
     };
     for method in Method::ALL {
-        check(if method.truncates() { &few } else { &whole }, method);
+        let sources = match method {
+            Method::Svd | Method::TiesSvd => &both,
+            _ if method.truncates() => &small,
+            _ => &whole,
+        };
+        check(sources, method);
     }
 }
 

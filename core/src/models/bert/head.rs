@@ -99,6 +99,11 @@ impl BertConfig {
         modules
     }
 
+    /// The module that holds the whole encoder: `bert`, `distilbert`.
+    pub fn root(&self) -> &'static str {
+        self.names().prefix().trim_end_matches('.')
+    }
+
     /// Fresh values of the head's tensor `name`: normal matrices of `initializer_range`, zero biases, decided by `seed`.
     pub fn fresh_head_tensor(&self, name: &str, shape: &[usize], seed: u64) -> Vec<f32> {
         let count = shape.iter().product();

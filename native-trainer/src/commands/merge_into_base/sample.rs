@@ -1,7 +1,9 @@
 //! What the merged and the unmerged model are compared on.
 
 use anyhow::{Result, ensure};
-use qloom_core::data::{DataConfig, Example, Format, IGNORE, Record, Row, SourceLine};
+use qloom_core::data::{
+    DataConfig, Encoder, Example, Format, IGNORE, Record, Row, SourceLine, Task,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -58,10 +60,13 @@ pub(super) fn load(arguments: &MergeIntoBaseArguments, base: &BaseFiles) -> Resu
     };
     check_vocabulary(&tokenizer, &llama, &base.name)?;
     config.format = Some(Format::Text);
-    let mut data = Data::encode(&config, &tokenizer, context, &generated()?, 0, &[], 0)?;
-    data.train.truncate(arguments.examples);
+    let rows = generated()?;
+    let encoder = Encoder::new(&config, &rows, &tokenizer, Task::Causal, context)?;
+    let encoded = encoder.encode(&rows, 0, "the generated sample", &mut |_| {})?;
+    let mut examples = encoded.examples;
+    examples.truncate(arguments.examples);
     Ok(Sample {
-        examples: data.train,
+        examples,
         description: "generated text".to_owned(),
         pad_id: tokenizer.pad_id(),
     })

@@ -96,9 +96,11 @@ fn overall(kitchen: &Kitchen, scored: &Scored, metrics: &[String]) -> Vec<String
 }
 
 fn win_rate(verdict: &Value) -> String {
-    match verdict.as_object().and_then(|v| score(v, "win_rate")) {
-        Some(found) => numbers::with_interval(found.value, found.interval),
-        None => "-".to_owned(),
+    let rate = &verdict["report"]["win_rate"];
+    let part = |key: &str| rate[key].as_f64();
+    match (part("estimate"), part("low"), part("high")) {
+        (Some(value), Some(low), Some(high)) => numbers::with_interval(value, Some((low, high))),
+        _ => "-".to_owned(),
     }
 }
 
@@ -194,27 +196,39 @@ fn scores(kitchen: &Kitchen, metrics: &[String]) -> Vec<Vec<String>> {
 }
 
 fn verdicts(kitchen: &Kitchen) -> Vec<Vec<String>> {
-    let mut keys: Vec<String> = Vec::new();
-    for object in kitchen.verdicts.iter().filter_map(|(_, v)| v.as_object()) {
-        for (key, _) in object
-            .iter()
-            .filter(|(_, v)| v.is_number() || v.is_string())
-        {
-            if !keys.contains(key) {
-                keys.push(key.clone());
-            }
-        }
-    }
-    let header = std::iter::once("model".to_owned())
-        .chain(keys.clone())
+    let counts = [
+        "pairs",
+        "wins",
+        "ties",
+        "losses",
+        "disagreements",
+        "unparsed",
+        "p_value",
+    ];
+    let intervals = ["win_rate", "position_consistency"];
+    let mut header: Vec<String> = std::iter::once("model")
+        .chain(counts)
+        .map(str::to_owned)
         .collect();
+    for name in intervals {
+        header.extend([
+            name.to_owned(),
+            format!("{name}_low"),
+            format!("{name}_high"),
+        ]);
+    }
+    let cell = |value: &Value| match value {
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
     let rows = kitchen.verdicts.iter().map(|(model, verdict)| {
-        let cells = keys.iter().map(|key| match &verdict[key] {
-            Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        });
-        std::iter::once(model.clone()).chain(cells).collect()
+        let report = &verdict["report"];
+        let mut row = vec![model.clone()];
+        row.extend(counts.iter().map(|key| cell(&report[*key])));
+        for name in intervals {
+            row.extend(["estimate", "low", "high"].map(|part| cell(&report[name][part])));
+        }
+        row
     });
     std::iter::once(header).chain(rows).collect()
 }
