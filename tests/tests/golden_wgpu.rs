@@ -61,11 +61,11 @@ fn examples(rows: &[(Vec<i64>, Vec<i64>)]) -> Vec<Example> {
     let example = |(line, (ids, labels)): (usize, &(Vec<i64>, Vec<i64>))| Example {
         input_ids: ids.iter().map(|&id| id as u32).collect(),
         labels: labels.iter().map(|&label| label as i32).collect(),
-        token_type_ids: Vec::new(),
         source: SourceLine {
             file: "golden".to_owned(),
             line: line + 1,
         },
+        token_type_ids: Vec::new(),
         class: None,
         truncated: false,
     };

@@ -451,8 +451,9 @@ fn strided_perplexity_is_that_of_the_logits() {
     while reached < ids.len() {
         let end = (begin + window).min(ids.len());
         let logits = Logits::of(&files, &base, &[ids[begin..end].to_vec()]);
-        for t in reached.max(begin + 1)..end {
-            nll -= logits.log_probability(0, t - begin - 1, ids[t]);
+        let first = reached.max(begin + 1);
+        for (offset, id) in ids[first..end].iter().enumerate() {
+            nll -= logits.log_probability(0, first + offset - begin - 1, *id);
             count += 1;
         }
         (reached, begin) = (end, begin + stride);

@@ -59,14 +59,6 @@ impl Architecture {
         }
     }
 
-    /// Width of the residual stream.
-    pub fn hidden_size(&self) -> usize {
-        match self {
-            Self::Llama(c) => c.hidden_size,
-            Self::Bert(c) => c.hidden_size,
-        }
-    }
-
     /// The longest sequence in tokens.
     pub fn context(&self) -> usize {
         match self {

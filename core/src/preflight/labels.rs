@@ -96,7 +96,8 @@ fn many_pieces(evidence: &Evidence<'_>, answers: &[Answer]) -> Option<Finding> {
 
 /// Words that would not collide, tried on this tokenizer.
 fn remedy(evidence: &Evidence<'_>, answers: &[Answer]) -> String {
-    let ways: [(&str, fn(usize, &str) -> String); 3] = [
+    type Way = (&'static str, fn(usize, &str) -> String);
+    let ways: [Way; 3] = [
         (
             "a space before each label (completion = \" {{ label }}\")",
             |_, w| format!(" {w}"),

@@ -84,8 +84,8 @@ impl Objective for BertClassifier {
 /// A classifier's answers to examples whose classes are known, in the order of the plan.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClassLosses {
-    /// Class probabilities of every example, adding up to 1.
-    pub probabilities: Vec<Vec<f64>>,
+    /// Class probabilities of every example.
+    pub probabilities: Vec<Vec<f32>>,
     /// The right class of every example.
     pub gold: Vec<usize>,
     /// Negative log-likelihood of the right class of every example, in nats.
@@ -95,7 +95,7 @@ pub struct ClassLosses {
 impl ClassLosses {
     /// The likeliest class of every example; of equal ones the first.
     pub fn predicted(&self) -> Vec<usize> {
-        let likeliest = |p: &Vec<f64>| {
+        let likeliest = |p: &Vec<f32>| {
             let better = |best: usize, i: usize| if p[i] > p[best] { i } else { best };
             (0..p.len()).fold(0, better)
         };
@@ -144,17 +144,11 @@ pub fn classify(model: &BertClassifier, set: &TrainSet<'_>) -> Result<ClassLosse
             all.nll
                 .push(row.get(class).map_or(f64::NAN, |&l| -f64::from(l)));
             all.gold.push(class);
-            all.probabilities.push(normalized(row));
+            all.probabilities
+                .push(row.iter().map(|l| l.exp()).collect());
         }
     }
     Ok(all)
-}
-
-/// Probabilities of f32 log-probabilities, whose rounding is divided out.
-fn normalized(row: &[f32]) -> Vec<f64> {
-    let exponentials: Vec<f64> = row.iter().map(|&l| f64::from(l).exp()).collect();
-    let sum: f64 = exponentials.iter().sum();
-    exponentials.into_iter().map(|e| e / sum).collect()
 }
 
 struct ClassificationStep<'a> {

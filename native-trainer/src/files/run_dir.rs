@@ -108,11 +108,6 @@ impl RunDir {
         self.path.join("metrics.json")
     }
 
-    /// `adapter/`, written by [`atomic::replace_folder`].
-    pub(crate) fn adapter(&self) -> PathBuf {
-        self.path.join("adapter")
-    }
-
     /// `checkpoints/NAME`; `checkpoints/` is made when missing.
     pub(crate) fn checkpoint(&self, name: &str) -> Result<PathBuf> {
         let folder = self.path.join("checkpoints");

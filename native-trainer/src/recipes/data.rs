@@ -135,7 +135,7 @@ fn keep_answerable(rows: &mut Vec<Row>, run: &RunConfig, answer: usize) -> Resul
         return Ok(0);
     }
     let base = BaseFiles::open(&run.model.base)?;
-    let context = base.architecture()?.context();
+    let context = base.llama_config()?.max_position_embeddings;
     let tokenizer = base.tokenizer_for(&run.data)?;
     let encoder = Encoder::new(&run.data, rows, &tokenizer, Task::Causal, context)?;
     let mut fits = Vec::with_capacity(rows.len());

@@ -178,7 +178,7 @@ mod tests {
                 bar(3.0, Some((2.0, f64::INFINITY)), false),
             ],
         };
-        write_png(&path, "odd", &[odd.clone()]).unwrap();
+        write_png(&path, "odd", std::slice::from_ref(&odd)).unwrap();
         let one = std::fs::metadata(&path).unwrap().len();
         write_png(&path, "odd", &[odd.clone(), odd]).unwrap();
         assert!(std::fs::metadata(&path).unwrap().len() > one);

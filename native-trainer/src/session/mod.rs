@@ -23,7 +23,6 @@ pub(crate) use classifier::{class_losses, class_names, labels_of, load_classifie
 pub(crate) use classifier_scores::{ClassifierScores, classifier_board, describe_class};
 pub(crate) use dataset::{Data, read_all, read_one};
 pub(crate) use host::latest;
-pub(crate) use method::Summary;
 pub(crate) use parameters::with_head;
 pub(crate) use run::{RunResult, pretrain, train};
 pub(crate) use samples::{SAMPLES, read_samples, sample_lines};

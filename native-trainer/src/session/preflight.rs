@@ -17,7 +17,7 @@ use qloom_core::train::{
 };
 
 use super::run::collate_options;
-use super::{Data, classifier, locate_adapter, method};
+use super::{Data, classifier, classifier_start, locate_adapter, method};
 use crate::base::{BaseFiles, check_rows, check_vocabulary};
 use crate::config::RunConfig;
 use crate::device;
@@ -85,44 +85,6 @@ impl Examined {
                 let path = folder.path();
                 let place = start.place(config, &self.base, &model, path, &chosen, dtype)?;
                 self.climb(config, &place.model, &start.parameters)?
-            }
-            Architecture::Llama(llama) => {
-                check_vocabulary(&tokenizer, &llama, &base.name)?;
-                Data::load(&config.data, &tokenizer, llama.max_position_embeddings)?
-            }
-        };
-        Ok(Self {
-            base,
-            tokenizer,
-            data,
-        })
-    }
-
-    /// The checks that need no device.
-    pub(crate) fn findings(&self, config: &RunConfig) -> Result<Vec<Finding>> {
-        findings(config, &self.base, &self.tokenizer, &self.data)
-    }
-
-    /// Takes a few steps on the base at the configured learning rate and above, each time from the same start, and says
-    /// what they mean.
-    pub(crate) fn probe(
-        &self,
-        config: &RunConfig,
-        device_name: &str,
-    ) -> Result<(Probe, Option<Finding>)> {
-        let chosen = device::choose(device_name)?;
-        let dtype = device::compute_type(&config.model.compute, &chosen)?;
-        let (quantization, double_quant) = (&config.model.quantization, config.model.double_quant);
-        let architecture = self.base.architecture()?;
-        let probe = match &architecture {
-            Architecture::Bert(_) => {
-                let model =
-                    self.base
-                        .load_classifier(&chosen, quantization, double_quant, dtype)?;
-                let classes = self.data.labels.len();
-                let (parameters, _, _) =
-                    classifier::initial_parameters(config, &self.base, &model, classes, &chosen)?;
-                self.climb(config, &model, &parameters)?
             }
             Architecture::Llama(llama) => {
                 let start = method::start(config, &self.base, llama, &chosen)?;

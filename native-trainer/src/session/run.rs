@@ -527,7 +527,7 @@ fn new_config(shape: &PretrainConfig, tokenizer: &Tokenizer) -> Result<LlamaConf
     Ok(LlamaConfig::from_json(&serde_json::to_vec(&json)?)?)
 }
 
-fn warn(data: &Data) {
+pub(super) fn warn(data: &Data) {
     for (what, report) in [
         ("training", Some(&data.report)),
         ("held-out", data.eval_report.as_ref()),
