@@ -105,7 +105,23 @@ fn a_run_learns_names_its_classes_and_can_be_asked() {
         .as_array()
         .unwrap();
     assert_eq!(rows.len(), 3);
-    assert_eq!(metrics["adapted"]["per_class"]["odd"]["support"], 10);
+    let classes = metrics["adapted"]["per_class"].as_array().unwrap();
+    assert!(
+        classes
+            .iter()
+            .any(|c| c["label"] == "odd" && c["support"] == 10),
+        "{classes:?}"
+    );
+    assert!(metrics["adapted"]["ece"].is_f64());
+    for file in [
+        "scores.csv",
+        "per_example.csv",
+        "confusion_matrix.png",
+        "samples.jsonl",
+        "adapter/README.md",
+    ] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
     let evals: Vec<Value> = std::fs::read_to_string(out.join("log.jsonl"))
         .unwrap()
         .lines()
