@@ -566,10 +566,12 @@ fn a_run_scores_by_every_metric() {
     }
     for side in ["base", "adapted"] {
         for key in ["perplexity", "likelihood_accuracy", "rouge1", "ece"] {
+            // Training scores in other batches, which round differently.
+            let expected = trained[side][key].as_f64().unwrap();
             near(
                 &found[side][key],
-                trained[side][key].as_f64().unwrap(),
-                1e-6,
+                expected,
+                1e-5 * expected.abs().max(1.0),
                 key,
             );
         }

@@ -110,15 +110,18 @@ impl Scoring<'_> {
             .collect())
     }
 
+    /// Refuses data that is all text to continue: the first token of a document is never a target, so there every
+    /// prompt is that one token.
     pub(super) fn need_prompts(&self) -> Result<()> {
-        for example in self.examples {
-            ensure!(
-                example.prompt_len() > 0,
-                "{}: there is no prompt before the text, so nothing can be answered; score such data by perplexity, \
-                 or give it a format with prompts",
-                example.source
-            );
-        }
+        let Some(first) = self.examples.first() else {
+            return Ok(());
+        };
+        ensure!(
+            self.examples.iter().any(|e| e.prompt_len() > 1),
+            "{}: there is no prompt before the text, so nothing can be answered; score such data by perplexity, \
+             or give it a format with prompts",
+            first.source
+        );
         Ok(())
     }
 }
