@@ -43,7 +43,7 @@ fn of(truncation: Truncation, name: &str, report: &DataReport) -> Option<Finding
             report.lengths.p95
         ),
         format!(
-            "Set data.max_length to {} or more, or shorten the prompts",
+            "Set data.max_length to {} or more, as far as the base's context goes, or shorten the prompts",
             report.lengths.p95
         ),
     ))

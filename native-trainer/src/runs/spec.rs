@@ -76,11 +76,14 @@ pub(crate) fn plan(
     let sweep: SweepTable = own
         .try_into()
         .map_err(|e: toml::de::Error| usage(format!("[sweep]: {e}")))?;
-    let mut base = match &sweep.base {
+    let base_file = sweep
+        .base
+        .as_ref()
+        .map(|file| path.parent().unwrap_or(Path::new("")).join(file));
+    let mut base = match &base_file {
         None => Table::new(),
         Some(file) => {
-            let file = path.parent().unwrap_or(Path::new("")).join(file);
-            let text = read_text(&file).with_context(|| format!("{name}: sweep.base"))?;
+            let text = read_text(file).with_context(|| format!("{name}: sweep.base"))?;
             let mut table = config::parse_table(&text, &file.display().to_string())?;
             table.remove("sweep");
             table
@@ -93,20 +96,32 @@ pub(crate) fn plan(
     let variants = variants(&sweep).map_err(usage)?;
     let runs: Vec<Planned> = variants
         .into_iter()
-        .map(|variant| planned(&base, variant, name, path, out))
+        .map(|variant| {
+            // Paths in a base of another folder start there, those of the sweep itself in its own.
+            let places = [base_file.as_deref(), Some(path)];
+            planned(&base, variant, name, &places, out)
+        })
         .collect::<Result<_>>()?;
     refuse_twins(&runs).map_err(usage)?;
     Ok(runs)
 }
 
-fn planned(base: &Table, variant: Variant, file: &str, path: &Path, out: &Path) -> Result<Planned> {
+fn planned(
+    base: &Table,
+    variant: Variant,
+    file: &str,
+    places: &[Option<&Path>],
+    out: &Path,
+) -> Result<Planned> {
     let name = variant.name();
     let mut table = base.clone();
     for (key, value) in &variant.set {
         config::set(&mut table, key, value.clone())?;
     }
     let mut config = config::from_table(table, &format!("{file}, run {name}"))?;
-    config::finish(&mut config, path);
+    for path in places.iter().flatten() {
+        config::finish(&mut config, path);
+    }
     Planned::new(name, variant.labels, config, out)
 }
 
@@ -247,4 +262,27 @@ fn refuse_twins(runs: &[Planned]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_a_base_in_another_folder_start_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("sub");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("d.jsonl"), "{}").unwrap();
+        std::fs::write(folder.join("run.toml"), "[data]\ntrain = \"d.jsonl\"\n").unwrap();
+        let sweep = dir.path().join("sweep.toml");
+        let text = "[sweep]\nbase = \"sub/run.toml\"\n[sweep.grid]\n\"lora.rank\" = [2, 4]\n";
+        std::fs::write(&sweep, text).unwrap();
+        let runs = load(&sweep, &[], Path::new("out")).unwrap();
+        assert_eq!(runs.len(), 2);
+        let train = Path::new(&runs[0].config.data.train[0]);
+        assert!(train.ends_with("sub/d.jsonl"), "{}", train.display());
+        assert_eq!(runs[1].name, "rank4");
+    }
 }
