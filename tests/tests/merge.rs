@@ -256,10 +256,10 @@ fn what_cannot_be_meant_is_refused_by_name() {
         merge(&[&a0, &b0], &out, &["--method", "linear"]).refused(&[
             "linear",
             "same rank",
-            "q_proj",
+            "self_attn",
             "svd",
         ]);
-        merge(&[&a, &a0], &out, &["--same-base"]).refused(&["different bases", "q_proj"]);
+        merge(&[&a, &a0], &out, &["--same-base"]).refused(&["different bases", "self_attn"]);
     }
     assert!(!out.exists(), "a refused merge leaves nothing");
 }

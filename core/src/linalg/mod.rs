@@ -3,7 +3,7 @@
 //! A thin wrapper over the `faer` crate, shared by everything that truncates a matrix to a rank. Matrices are
 //! row-major `f32` slices at the border and `f64` inside. Products `L·R` are never multiplied out: with the QR
 //! decompositions of both factors the decomposition of a 2048 x 2048 update of rank 16 is one of a 16 x 16 matrix.
-//! Large dense matrices of which a few triplets are wanted go through [`krylov`], to the same accuracy.
+//! Large dense matrices of which a few triplets are wanted go through block Krylov iteration, to the same accuracy.
 //!
 //! Everything runs on the calling thread, so results do not depend on how many threads there are.
 

@@ -102,11 +102,13 @@ fn another_familys_template_is_an_error() {
 fn leaving_the_template_out_is_a_warning() {
     let config = json!({"prompt_style": "plain"});
     let found = findings(config, &tinyllama(), &labelled(&["no", "yes"]));
-    assert_eq!(grave(&found), [(Cause::WrongTemplate, Severity::Warning)]);
+    assert!(grave(&found).contains(&(Cause::WrongTemplate, Severity::Warning)));
     // A base without a template has nothing to leave out.
     let config = json!({"prompt_style": "plain"});
     let found = findings(config, &fixtures::bytes(None), &labelled(&["no", "yes"]));
-    assert_eq!(grave(&found), []);
+    assert!(found.iter().all(|f| f.id != Cause::WrongTemplate));
+    // Plain answers begin with a space, a piece of its own in this tokenizer of bytes.
+    assert_eq!(grave(&found), [(Cause::LabelPieces, Severity::Warning)]);
 }
 
 #[test]

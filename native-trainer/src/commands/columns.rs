@@ -42,7 +42,7 @@ pub(crate) fn pair(columns: &[(&str, &Path)], out: &Path) -> Result<usize> {
     for ((_, file), lines) in columns.iter().zip(&lines) {
         ensure!(
             lines.len() == rows,
-            "{} has {} lines and {} has {rows}: line N of each belongs to row N, so they must be equally long",
+            "{} has {} lines and {} has {rows} lines: line N of each belongs to row N, so they must be equally long",
             file.display(),
             lines.len(),
             columns

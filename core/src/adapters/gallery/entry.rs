@@ -53,7 +53,7 @@ pub struct AdapterFacts {
 /// `entry.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// [`GALLERY_VERSION`].
+    /// [`super::GALLERY_VERSION`].
     pub version: u32,
     /// The folder's name.
     pub slug: String,
