@@ -9,6 +9,7 @@ mod device;
 mod files;
 mod hub;
 mod judge;
+mod memory;
 mod progress;
 mod recipes;
 mod report;

@@ -415,6 +415,33 @@ fn a_loss_that_is_not_finite_stops_the_run_and_names_the_batch() {
     assert!(!written.exists(), "no adapter of NaNs");
 }
 
+/// A batch far beyond the machine's memory is refused before anything is allocated.
+#[test]
+fn a_batch_beyond_memory_is_refused_with_the_cure() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("train.jsonl");
+    let row = (0..4000).map(|i| 3 + i % 90).collect::<Vec<i64>>();
+    write_tokens(&data, &vec![(row.clone(), row); 400]);
+    let base = dir.path().join("base");
+    copy_base(&small_base(), &base);
+    edit_json(&base.join("config.json"), |c| {
+        c["max_position_embeddings"] = 4096.into();
+    });
+    let out = dir.path().join("out");
+    let file = dir.path().join("run.toml");
+    Config::exact(&base, &data, &out)
+        .set("data", "max_length", "4096")
+        .set("train", "batch_size", "400")
+        .set("train", "recompute", "\"off\"")
+        .write(&file);
+    run(&["train", arg(&file), "--device", "cpu"]).refused(&[
+        "400 x 4000 tokens",
+        "batch_size",
+        "trainer plan",
+    ]);
+    assert!(!out.exists(), "nothing half-written");
+}
+
 #[test]
 fn an_absent_device_is_named_with_those_that_exist() {
     let scene = Scene::new();

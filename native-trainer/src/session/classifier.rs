@@ -29,6 +29,7 @@ use crate::base::{BaseFiles, check_rows};
 use crate::config::RunConfig;
 use crate::device::{self, ChosenDevice};
 use crate::files::{read, run_dir};
+use crate::memory;
 use crate::report::scores::Sample;
 
 /// Key of the receipt under which the classes' names travel with an adapter: raw label to word, in class order.
@@ -89,6 +90,9 @@ pub(super) fn train(
         None => load_data(config, &tokenizer, base, bert)?,
     };
     preflight::warn(config, base, &tokenizer, &data)?;
+    if chosen.name == "cpu" {
+        memory::check_room(config, &base.architecture()?, &data)?;
+    }
     ensure!(
         !config.data.packing,
         "data.packing = true: an encoder computes no padding anyway and batch_size counts examples; remove it"

@@ -30,6 +30,7 @@ use crate::config::{EvalConfig, PretrainConfig, RunConfig};
 use crate::device;
 use crate::files::run_dir::{self, RunDir};
 use crate::files::{atomic, jsonl, read};
+use crate::memory;
 use crate::progress::interrupt::Interrupt;
 use crate::report::curve::LossCurve;
 use crate::report::plot;
@@ -84,6 +85,9 @@ pub(crate) fn train(
         )?,
     };
     preflight::warn(config, &base, &tokenizer, &data)?;
+    if chosen.name == "cpu" {
+        memory::check_room(config, &base.architecture()?, &data)?;
+    }
     let start = method::start(config, &base, &llama_config, &chosen)?;
     run_dir::refuse_occupied_unless(resume, config.output.dir.as_ref())?;
     let original = base.load(

@@ -1,3 +1,4 @@
+//! The manifest of a site: round trips, order, and what is refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use super::*;
