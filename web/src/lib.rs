@@ -30,3 +30,21 @@ pub fn summarize(config_json: &[u8], safetensors: &[u8]) -> Result<AdapterSummar
         modules: adapter.paths().count(),
     })
 }
+
+#[cfg(target_arch = "wasm32")]
+pub mod ui {
+    //! The page.
+    /// Shows the page.
+    pub fn mount() {
+        leptos::mount::mount_to_body(|| leptos::view! { <p>"Qloom"</p> });
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+pub mod worker {
+    //! The worker.
+    /// Takes requests.
+    pub fn start() {
+        web_sys::console::log_1(&"started".into());
+    }
+}
