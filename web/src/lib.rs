@@ -36,7 +36,8 @@ pub mod ui {
     //! The page.
     /// Shows the page.
     pub fn mount() {
-        leptos::mount::mount_to_body(|| leptos::view! { <p>"Qloom"</p> });
+        use leptos::prelude::*;
+        mount_to_body(|| view! { <p>"Qloom"</p> });
     }
 }
 
