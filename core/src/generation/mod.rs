@@ -2,8 +2,10 @@
 
 mod generate;
 mod sampler;
+mod steps;
 mod stop;
 
 pub use generate::{Finish, GenerateError, Generated, Generator};
 pub use sampler::{SampleError, Sampler, SamplingConfig, SamplingConfigError};
+pub use steps::{Generation, Piece};
 pub use stop::StopMatcher;
