@@ -4,9 +4,9 @@ usage: python adapters.py TRAINER BASE OUT [--quantization none|nf4] [--only dor
        (needs torch, transformers and peft; OMP_NUM_THREADS=1 on a small machine; OUT must not hold earlier runs)
 
 BASE is the folder of a Llama with a tokenizer, or of a BERT encoder (a classifier of two classes is then trained; give
-`--targets query,value`). PEFT computes on a dense f32 copy of the base that the adapter belongs to: with nf4, on the values its
-codes stand for. Prints a JSON object per method with the largest differences relative to the largest value; exits 1 where one
-is above --limit.
+`--targets query,value`). PEFT computes in f64 on a dense copy of the base that the adapter belongs to: with nf4, on the values its codes
+stand for. Prints a JSON object per method with the largest differences relative to the largest value (of a gradient: of its
+tensor, or a hundredth of the largest of all); exits 1 where one is above --limit.
 """
 
 import argparse
@@ -38,10 +38,9 @@ def trainer(a, *args):
 
 def dense(a, base, name):
     """A dense f32 folder with the values that `base` computes with."""
-    config = json.loads((base / "config.json").read_text())
-    packed = "quantization_config" in config
-    if a.quantization == "none" and not packed:
+    if a.quantization == "none":
         return base
+    packed = "quantization_config" in json.loads((base / "config.json").read_text())
     out = a.out / f"dense_{name}"
     if not out.exists():
         if not packed:
@@ -81,10 +80,12 @@ def train(a, name, causal):
     return a.out / name
 
 
-def distance(got, want):
+def distance(got, want, least=0.0):
+    """The largest difference, relative to the largest value or `least`."""
+    got = got.double()
     if got.shape != want.shape or not torch.isfinite(got).all():
         return float("inf")
-    scale = want.abs().max().item() or 1.0
+    scale = max(want.abs().max().item(), least) or 1.0
     return (got - want).abs().max().item() / scale
 
 
@@ -92,6 +93,14 @@ def saved_name(name):
     """A parameter's name in PEFT's file."""
     name = name.replace(".modules_to_save.default", "").replace(".default", "")
     return name.removesuffix(".weight") if "magnitude" in name else name
+
+
+def gradients(model, probe):
+    model.zero_grad()
+    result = model(**probe)
+    result.loss.backward()
+    trained = ((n, p) for n, p in model.named_parameters() if p.requires_grad and p.grad is not None)
+    return result, {saved_name(n): p.grad.clone() for n, p in trained}
 
 
 def compare(a, name, probe, causal):
@@ -108,11 +117,12 @@ def compare(a, name, probe, causal):
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     # eval: gradients without dropout, as the probe takes them
     model = PeftModel.from_pretrained(model, run / "adapter", is_trainable=True).eval()
-    result = model(**probe)
-    result.loss.backward()
+    _, rounded = gradients(model, probe)
+    result, wanted = gradients(model.double(), probe)
+    # Sums of hundredths of the largest gradient and less are rounded like their terms.
+    least = 0.01 * max(g.abs().max().item() for g in wanted.values())
     real = probe["attention_mask"].bool()
     pick = (lambda logits: logits[real]) if causal else (lambda logits: logits)
-    wanted = {saved_name(n): p.grad for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
     missing = sorted(set(wanted) - set(got))
     if missing:
         sys.exit(f"{name}: the probe has no gradient of {missing}; it has {sorted(got)}")
@@ -122,7 +132,8 @@ def compare(a, name, probe, causal):
         "method": name, "quantization": a.quantization,
         "logits": distance(pick(got["logits"]), pick(result.logits.detach())),
         "loss": distance(got["loss"], result.loss.detach().reshape(1)),
-        "grads": max(distance(got[n], g) for n, g in wanted.items()), "tensors": len(wanted),
+        "grads": max(distance(got[n], g, least) for n, g in wanted.items()), "tensors": len(wanted),
+        "grads_of_peft_in_f32": max(distance(rounded[n], g, least) for n, g in wanted.items()),
         "adapter_moves_logits_by": distance(pick(bare), pick(result.logits.detach())),
     }
 
@@ -140,8 +151,9 @@ def main():
     a.out.mkdir(parents=True, exist_ok=True)
     config = json.loads((a.base / "config.json").read_text())
     causal = config["model_type"] == "llama"
-    if a.quantization == "none" and "quantization_config" in config:
-        a.base = dense(a, a.base, "base")
+    if "quantization_config" in config:  # LoftQ wants the weights themselves
+        trainer(a, "dequantize", "--base", a.base, "--out", a.out / "original")
+        a.base = a.out / "original"
     probe = write_data(a, config["vocab_size"], causal)
     far = []
     for name in a.only.split(","):
