@@ -512,26 +512,8 @@ fn new_config(shape: &PretrainConfig, tokenizer: &Tokenizer) -> Result<LlamaConf
     Ok(LlamaConfig::from_json(&serde_json::to_vec(&json)?)?)
 }
 
-pub(super) fn warn(data: &Data) {
-    for (what, report) in [
-        ("training", Some(&data.report)),
-        ("held-out", data.eval_report.as_ref()),
-    ] {
-        let Some(report) = report else { continue };
-        if report.bad_lines > 0 {
-            eprintln!(
-                "skipped {} malformed lines of the {what} data",
-                report.bad_lines
-            );
-        }
-        if report.truncated > 0 {
-            let max = report.max_length;
-            eprintln!(
-                "{} of {} {what} examples were truncated to {max} tokens",
-                report.truncated, report.examples
-            );
-        }
-    }
+fn warn(data: &Data) {
+    data.note_losses();
     for warning in data
         .report
         .warnings
