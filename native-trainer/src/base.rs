@@ -159,7 +159,7 @@ impl BaseFiles {
             Architecture::Llama(config) => Ok(*config),
             Architecture::Bert(config) => Err(UsageError::new(format!(
                 "{} is an encoder ({:?}) that classifies text; this needs a language model that writes it. An encoder is \
-                 used by train, eval, probe, data, plan, inspect, quantize and generate",
+                 used by train, eval, probe, data, plan, inspect, quantize, merge-into-base and generate",
                 self.name, config.family
             ))
             .into()),

@@ -112,6 +112,15 @@ impl LlamaCase {
             .unwrap_or_else(|| panic!("{}: no `{name}`", self.dir.display()))
     }
 
+    /// The probe's ids as `trainer probe` reads them: -1 where there is no token.
+    pub fn probe_ids(&self) -> Vec<Vec<i64>> {
+        let mask = self.get("attention_mask").rows();
+        let rows = self.get("input_ids").rows().into_iter().zip(mask);
+        let real = |(id, m): (i64, i64)| if m == 1 { id } else { -1 };
+        rows.map(|(row, mask)| row.into_iter().zip(mask).map(real).collect())
+            .collect()
+    }
+
     /// The expected LoRA gradients under `prefix` ("" or "nf4_"), by the name PEFT saves the tensor under.
     pub fn gradients(&self, prefix: &str) -> Vec<(String, &Stored)> {
         let head = format!("{prefix}grad|");

@@ -12,6 +12,7 @@
 )]
 
 pub mod cases;
+pub mod classifiers;
 pub mod fixtures;
 pub mod tensors;
 pub mod trainer;

@@ -6,76 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use qloom_tests::cases::{json, own};
-use qloom_tests::fixtures::{Config, arg, copy_base, edit_json, number, steps};
+use qloom_tests::classifiers::{base, config, write_rows};
+use qloom_tests::fixtures::{arg, copy_base, edit_json, number, steps};
 use qloom_tests::tensors::{self, max_rel};
 use qloom_tests::trainer::{run, start};
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// The tiny BERT with a word-level tokenizer between `[CLS]` and `[SEP]`: `t7` is id 7.
-fn base(dir: &Path) -> PathBuf {
-    let to = dir.join("base");
-    copy_base(&own().join("bert_tiny/base"), &to);
-    let vocab: serde_json::Map<String, Value> = (0..60)
-        .map(|i| (format!("t{i}"), i.into()))
-        .chain([
-            ("[CLS]".to_owned(), 60.into()),
-            ("[SEP]".to_owned(), 61.into()),
-        ])
-        .collect();
-    let tokenizer = serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": null,
-        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 61], "cls": ["[CLS]", 60]},
-        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t0"},
-    });
-    std::fs::write(to.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-    to
-}
-
-/// Texts whose class is the group their words come from; every third is a pair.
-fn write_rows(path: &Path, count: usize) {
-    let words = ["good", "bad", "odd"];
-    let lines: String = (0..count)
-        .map(|i| {
-            let class = i % 3;
-            let word = |k: usize| format!("t{}", 3 + class * 19 + (i * 7 + k * 5) % 3);
-            let text: Vec<String> = (0..2 + i % 7).map(word).collect();
-            let mut row = serde_json::json!({ "text": text.join(" "), "label": words[class] });
-            if i % 4 == 0 {
-                row["text_pair"] = word(9).into();
-            }
-            format!("{row}\n")
-        })
-        .collect();
-    std::fs::write(path, lines).unwrap();
-}
-
-fn config(dir: &Path, name: &str) -> Config {
-    let (train, eval) = (dir.join("train.jsonl"), dir.join("eval.jsonl"));
-    if !train.exists() {
-        write_rows(&train, 120);
-        write_rows(&eval, 30);
-    }
-    let base = match dir.join("base").is_dir() {
-        true => dir.join("base"),
-        false => base(dir),
-    };
-    let mut config = Config::exact(&base, &train, &dir.join(name))
-        .path("data", "eval", &eval)
-        .set("data", "format", "\"classification\"")
-        .set("data", "max_length", "16")
-        .set("lora", "target_modules", "[\"query\", \"value\"]")
-        .set("lora", "rank", "4");
-    for (key, value) in [
-        ("batch_size", "8"),
-        ("lr", "0.02"),
-        ("schedule", "\"constant\""),
-    ] {
-        config = config.set("train", key, value);
-    }
-    config
-}
 
 fn adapter(run: &Path) -> Vec<u8> {
     std::fs::read(run.join("adapter/adapter_model.safetensors")).unwrap()
@@ -115,6 +51,7 @@ fn a_run_learns_names_its_classes_and_can_be_asked() {
         "per_example.csv",
         "confusion_matrix.png",
         "adapter/README.md",
+        "samples.jsonl",
     ] {
         assert!(out.join(file).is_file(), "{file}");
     }

@@ -26,20 +26,7 @@ fn probe(case: &LlamaCase, base: &Path, options: &Probe<'_>) -> Tensors {
         dir.path().join("labels.json"),
         dir.path().join("out.safetensors"),
     );
-    let mask = case.get("attention_mask").rows();
-    let rows: Vec<Vec<i64>> = case
-        .get("input_ids")
-        .rows()
-        .into_iter()
-        .zip(&mask)
-        .map(|(row, mask)| {
-            row.iter()
-                .zip(mask)
-                .map(|(id, m)| if *m == 1 { *id } else { -1 })
-                .collect()
-        })
-        .collect();
-    std::fs::write(&ids, serde_json::to_string(&rows).unwrap()).unwrap();
+    std::fs::write(&ids, serde_json::to_string(&case.probe_ids()).unwrap()).unwrap();
     let mut args = vec![
         "probe",
         "--device",

@@ -8,7 +8,7 @@
 //! | [`rms_norm`], [`swiglu`], [`rope`], [`layer_norm`], [`gelu`]: one parallel pass each instead of a chain of operations | `reference.rs` beside each | `tests.rs` beside each | see each |
 //! | [`hadamard`]: the product by a weight that a low-rank matrix modulates (HiRA) | `hadamard/reference.rs` | `hadamard/tests.rs` | not yet measured |
 //!
-//! `cpu.rs` holds what the CPU versions share. All sums are f32 and their order depends on shapes (and on the
+//! `cpu.rs` holds what the CPU versions share, `norm.rs` what the two normalizations do. All sums are f32 and their order depends on shapes (and on the
 //! instruction set) alone, never on the scheduling of threads: a run repeated on the same machine gives the same bits.
 
 pub mod attention;
@@ -18,6 +18,7 @@ pub mod gelu;
 pub mod hadamard;
 pub mod layer_norm;
 pub mod nf4_matmul;
+mod norm;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;

@@ -47,9 +47,10 @@ pub struct LoraConfig {
     /// Scale by `alpha / sqrt(rank)` instead of `alpha / rank`, so that high ranks keep learning.
     /// `method = "rslora"` means the same.
     pub rslora: bool,
-    /// LoRA+: how many times faster `B` learns than `A` (`loraplus_lr_ratio` in PEFT; the paper
-    /// advises 16 with a halved `lr`). 1 is plain AdamW. Vectors (DoRA's magnitudes, biases) learn
-    /// at `B`'s rate, as PEFT groups them.
+    /// LoRA+: how many times faster `B` learns than `A` (the paper advises 16 with a halved `lr`).
+    /// 1 is plain AdamW. Vectors (DoRA's magnitudes, biases) learn at `B`'s rate, as PEFT groups
+    /// them. PEFT's and other trainers' name `loraplus_lr_ratio` is read too.
+    #[serde(alias = "loraplus_lr_ratio")]
     pub lora_plus_ratio: f64,
     /// `method = "sparse"`: the share of all rank-one components that may remain, over all modules.
     pub density: f64,
@@ -188,6 +189,7 @@ mod tests {
             "method = \"rslora\"\ninit = \"loftq\"\nloftq_iter = 5",
             "method = \"head\"",
             "lora_plus_ratio = 16",
+            "loraplus_lr_ratio = 16",
         ] {
             checked(good).unwrap();
         }
@@ -198,6 +200,8 @@ mod tests {
             ("density = 0.0", "density"),
             ("density = 1.5", "density"),
             ("lora_plus_ratio = 0", "lora_plus_ratio"),
+            ("loraplus_lr_ratio = 0", "lora_plus_ratio"),
+            ("lora_plus_ratio = 2\nloraplus_lr_ratio = 2", "duplicate"),
             ("loftq_iter = 0", "loftq_iter"),
             ("rank = 0", "rank"),
             ("alpha = nan", "alpha"),

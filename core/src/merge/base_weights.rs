@@ -12,6 +12,7 @@ pub(super) struct Changes {
     kind: Kind,
     updates: BTreeMap<String, (LoraModule, Option<Vec<f32>>)>,
     saved: BTreeMap<String, OwnedTensor>,
+    brought: BTreeMap<String, TensorSpec>,
 }
 
 impl Changes {
@@ -30,20 +31,26 @@ impl Changes {
             let magnitude = adapter.magnitude(&m.path)?;
             updates.insert(name, (m, magnitude));
         }
-        let mut saved = BTreeMap::new();
+        let (mut saved, mut brought) = (BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in adapter.saved() {
-            let place = if adds_head(source, name) {
-                EMBEDDING
+            let shape = &tensor.shape;
+            if adds_head(source, name) {
+                expect_place(source, EMBEDDING, shape)?;
+                let like = source.spec(EMBEDDING).map_or(tensor.dtype, |s| s.dtype);
+                brought.insert(name.to_owned(), TensorSpec::new(name, like, shape.clone()));
+            } else if brings_classes(source, name, shape) {
+                let spec = TensorSpec::new(name, tensor.dtype, shape.clone());
+                brought.insert(name.to_owned(), spec);
             } else {
-                name
-            };
-            expect_place(source, place, &tensor.shape)?;
+                expect_place(source, name, shape)?;
+            }
             saved.insert(name.to_owned(), tensor.clone());
         }
         Ok(Self {
             kind: adapter.kind(),
             updates,
             saved,
+            brought,
         })
     }
 
@@ -97,6 +104,12 @@ impl Changes {
     pub(super) fn unties_head<S: WeightSource + ?Sized>(&self, source: &S) -> bool {
         self.saved.keys().any(|name| adds_head(source, name))
     }
+
+    /// The matrices of a head that the base lacks, or has for other classes: their modules' paths.
+    pub(super) fn brought_modules(&self) -> impl Iterator<Item = &str> {
+        let matrices = self.brought.values().filter(|spec| spec.shape.len() == 2);
+        matrices.filter_map(|spec| spec.name.strip_suffix(".weight"))
+    }
 }
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -104,6 +117,59 @@ const HEAD: &str = "lm_head.weight";
 
 fn adds_head<S: WeightSource + ?Sized>(source: &S, name: &str) -> bool {
     name == HEAD && source.spec(HEAD).is_none() && source.spec(EMBEDDING).is_some()
+}
+
+/// Modules of a classification head, which an adapter may bring along.
+const CLASSES: [&str; 4] = [
+    "classifier.",
+    "pre_classifier.",
+    "score.",
+    "bert.pooler.dense.",
+];
+
+/// Whether `name` is of a classification head that the base lacks, or has for other classes.
+fn brings_classes<S: WeightSource + ?Sized>(source: &S, name: &str, shape: &[usize]) -> bool {
+    let found = source.spec(name);
+    CLASSES.iter().any(|part| name.starts_with(part)) && found.is_none_or(|s| s.shape != shape)
+}
+
+/// A base with the places that an adapter brings of its own.
+pub(super) struct Extended<'a, S: ?Sized> {
+    pub(super) base: &'a S,
+    pub(super) changes: &'a Changes,
+}
+
+impl<S: WeightSource + ?Sized> WeightSource for Extended<'_, S> {
+    fn names(&self) -> Vec<String> {
+        let mut names = self.base.names();
+        let new = self.changes.brought.keys();
+        names.extend(new.filter(|name| !self.base.contains(name)).cloned());
+        names
+    }
+
+    fn spec(&self, name: &str) -> Option<TensorSpec> {
+        let brought = self.changes.brought.get(name).cloned();
+        brought.or_else(|| self.base.spec(name))
+    }
+
+    fn get(&self, name: &str) -> Result<HostTensor<'_>, WeightError> {
+        let (Some(spec), Some(saved)) =
+            (self.changes.brought.get(name), self.changes.saved.get(name))
+        else {
+            return self.base.get(name);
+        };
+        let values = saved.to_f32().map_err(|e| e.named(name))?;
+        HostTensor::new(
+            spec.dtype,
+            spec.shape.clone(),
+            encode(&values, spec.dtype, name)?,
+        )
+        .map_err(|e| e.named(name))
+    }
+
+    fn file_of(&self, name: &str) -> String {
+        self.base.file_of(name)
+    }
 }
 
 /// The weight `name` of a base as `f32`, dequantized where it is quantized.
@@ -147,7 +213,7 @@ fn expect_place<S: WeightSource + ?Sized>(
     })
 }
 
-/// The merged base as a source of dense tensors.
+/// The merged base as a source of dense tensors; `base` has a place for every tensor of the adapter.
 pub(super) struct MergedWeights<'a, S: ?Sized> {
     pub(super) base: &'a S,
     pub(super) changes: &'a Changes,
@@ -166,17 +232,12 @@ impl<S: WeightSource + ?Sized> WeightSource for MergedWeights<'_, S> {
     fn names(&self) -> Vec<String> {
         let mut names = self.base.names();
         names.retain(|name| !self.is_companion(name));
-        names.extend(self.changes.unties_head(self.base).then(|| HEAD.to_owned()));
         names
     }
 
     fn spec(&self, name: &str) -> Option<TensorSpec> {
         if self.is_companion(name) {
             return None;
-        }
-        if adds_head(self.base, name) && self.changes.touches(name) {
-            let like = self.base.spec(EMBEDDING)?;
-            return Some(TensorSpec::new(name, like.dtype, like.shape));
         }
         dense_spec(self.base, name)
     }

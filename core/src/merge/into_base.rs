@@ -7,15 +7,17 @@
 //! | NF4 | no | everything dequantized, the merged weights dense |
 //! | NF4 | yes | adapted weights dequantized, merged and quantized again; every other tensor keeps its bytes |
 //!
+//! A classification head that the base lacks, or has for other classes, is written beside it.
+//!
 //! Rounding `W'` to the type it is stored in loses part of a small update, to 4 bits much of it: [`update_errors`] measures
 //! what is left, by reading the written file back.
 
 use super::MergeError;
-use super::base_weights::{Changes, MergedWeights, dense};
+use super::base_weights::{Changes, Extended, MergedWeights, dense};
 use crate::adapters::Adapter;
 use crate::quantization::{
-    CheckpointReport, QuantizationConfig, QuantizeOptions, dequantize_checkpoint,
-    quantize_checkpoint, rewrite_quantized,
+    CheckpointReport, QuantizationConfig, QuantizationError, QuantizeOptions,
+    dequantize_checkpoint, quantize_checkpoint, rewrite_quantized,
 };
 use crate::weights::{WeightError, WeightSource};
 use serde::{Deserialize, Serialize};
@@ -42,14 +44,22 @@ pub fn merge_into_base<S: WeightSource + ?Sized, W: Write>(
         true => untied(config_json)?,
         false => config_json.to_vec(),
     };
-    let quantized = QuantizationConfig::from_config_json(&config)?.is_some();
-    if quantized && requantize && !changes.unties_head(source) {
+    let quantized = QuantizationConfig::from_config_json(&config)?;
+    let extended = Extended {
+        base: source,
+        changes: &changes,
+    };
+    if let Some(quantized) = quantized
+        && requantize
+        && !changes.unties_head(source)
+    {
+        let config = with_dense(quantized, &changes, &config)?;
         let values = |name: &str| changes.values(source, name);
         let replaced = |name: &str| changes.touches(name);
-        return rewrite_quantized(source, &config, &replaced, &values, out, progress);
+        return rewrite_quantized(&extended, &config, &replaced, &values, out, progress);
     }
     let merged = MergedWeights {
-        base: source,
+        base: &extended,
         changes: &changes,
     };
     if requantize {
@@ -72,6 +82,26 @@ pub fn merge_into_base<S: WeightSource + ?Sized, W: Write>(
         ..report
     };
     Ok((out, report))
+}
+
+/// The configuration of an NF4 base whose list of dense modules names the head that an adapter brings.
+fn with_dense(
+    mut quantized: QuantizationConfig,
+    changes: &Changes,
+    config_json: &[u8],
+) -> Result<Vec<u8>, QuantizationError> {
+    let mut dense = quantized.llm_int8_skip_modules.take().unwrap_or_default();
+    let before = dense.len();
+    for module in changes.brought_modules() {
+        if !dense.iter().any(|known| known == module) {
+            dense.push(module.to_owned());
+        }
+    }
+    if dense.len() == before {
+        return Ok(config_json.to_vec());
+    }
+    quantized.llm_int8_skip_modules = Some(dense);
+    quantized.put_into(config_json)
 }
 
 /// `config.json` of a model whose head is no longer the embedding.

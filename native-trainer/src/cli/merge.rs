@@ -81,7 +81,8 @@ pub(crate) struct MergeIntoBaseArguments {
     /// Write NF4: adapted weights are dequantized, merged and quantized again. Loses part of the update.
     #[arg(long)]
     pub(crate) requantize: bool,
-    /// Text on which the merged base is held against base and adapter served unmerged. Default: a generated sample.
+    /// Text (labelled, for an encoder) on which the merged base is held against base and adapter served unmerged. Default:
+    /// a generated sample.
     #[arg(long)]
     pub(crate) data: Option<PathBuf>,
     /// Format of `--data`.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use qloom_core::data::{Batch, DataConfig, Format, LabelNames, Task};
+use qloom_core::data::{Batch, DataConfig, Format, LabelNames, Task as DataTask};
 use qloom_core::host::{block_on, to_vec};
 use qloom_core::lora::parameters_of;
 use qloom_core::models::bert::{BertClassifier, BertConfig};
@@ -12,28 +12,25 @@ use qloom_core::train::{Accumulated, Objective, Parameters, StepOptions};
 use qloom_core::weights::OwnedTensor;
 use serde_json::{Map, Value, json};
 
-use super::eval::{parse_format, show};
+use super::eval::{Task, parse_format};
 use super::{Common, UsageError};
 use crate::base::{BaseFiles, check_rows};
 use crate::cli::{GenerateArguments, ProbeArguments};
-use crate::config::RunConfig;
 use crate::device::{self, ChosenDevice};
 use crate::files::{atomic, read};
 use crate::session::{
-    ClassifierScores, Data, class_losses, class_names, classifier_board, describe_class,
-    load_classifier, read_adapter, read_one,
+    ClassifierScores, Data, beginning, class_losses, class_names, class_probabilities,
+    classifier_board, describe_class, load_classifier, read_adapter, read_one,
 };
 
 /// Scores base and adapter on the same held-out examples.
 pub(super) fn eval(
     common: &Common,
-    mut config: RunConfig,
-    adapter: Option<String>,
-    batch_size: usize,
+    mut task: Task,
     base: &BaseFiles,
     bert: &BertConfig,
-    out: Option<&Path>,
 ) -> Result<()> {
+    let config = &mut task.config;
     let chosen = device::choose(&common.device)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
     let tokenizer = base.tokenizer_for(&config.data)?;
@@ -44,23 +41,25 @@ pub(super) fn eval(
         config.model.double_quant,
         dtype,
     )?;
-    let adapted = adapter
-        .map(|folder| load_classifier(folder.as_ref(), base, &model))
-        .transpose()?;
+    let adapted = task
+        .subject
+        .load(base, &model, &config.model, &chosen, dtype)?;
     if adapted.is_none() {
         model.head.parts()?;
     }
-    // The adapter knows which class is which; without it, the base's own names do.
-    let own = adapted.as_ref().and_then(|a| a.label_names.clone());
+    // What was trained knows which class is which; without it, the base's own names do.
     if config.data.label_names.is_none() {
-        let names = own.unwrap_or_else(|| class_names(&bert.labels));
+        let names = match task.subject.label_names()? {
+            Some(names) => names,
+            None => class_names(&bert.labels),
+        };
         config.data.label_names = Some(LabelNames::Map(names));
     }
     let data = Data::load_for(
         &config.data,
         &tokenizer,
         bert.max_position_embeddings,
-        Task::SequenceClassification,
+        DataTask::SequenceClassification,
     )?;
     let examples = match data.eval.is_empty() {
         true => &data.train,
@@ -73,16 +72,29 @@ pub(super) fn eval(
             "the head has {classes} classes and the data {:?}: name them in data.label_names, in the order they were trained",
             data.labels
         );
-        let losses = class_losses(model, examples, &tokenizer, batch_size)?;
+        let losses = class_losses(model, examples, &tokenizer, task.batch_size)?;
         ClassifierScores::new(losses, &data.labels)
     };
-    let whole = model.head.parts().is_ok();
-    let comparable = whole && model.head.num_labels() == Some(data.labels.len());
-    let before = match comparable || adapted.is_none() {
-        true => Some(score(&model)?),
-        false => None,
+    // A run's own base is where it began, an untrained head included; any other needs a head of its own.
+    let config = &task.config;
+    let before = match &task.run {
+        Some(run) => Some(beginning(
+            config,
+            base,
+            &model,
+            data.labels.len(),
+            run,
+            &chosen,
+            dtype,
+        )?),
+        None => {
+            let comparable =
+                model.head.parts().is_ok() && model.head.num_labels() == Some(data.labels.len());
+            (comparable || adapted.is_none()).then(|| model.clone())
+        }
     };
-    let after = adapted.as_ref().map(|a| score(&a.model)).transpose()?;
+    let before = before.as_ref().map(score).transpose()?;
+    let after = adapted.as_ref().map(score).transpose()?;
     let board = classifier_board(
         "held-out",
         examples,
@@ -90,7 +102,7 @@ pub(super) fn eval(
         before.as_ref(),
         after.as_ref(),
     )?;
-    show(common, &board, out)
+    task.show(common, &board, &data)
 }
 
 /// Prints the class probabilities of every prompt.
@@ -130,14 +142,10 @@ pub(super) fn predict(
     let base_labels = &bert.labels;
     let labels = names.unwrap_or_else(|| base_labels.clone());
     let answer = |all: &Option<Vec<Vec<f32>>>, i: usize, labels: &[String]| match all {
-        Some(all) => {
-            let p: Map<String, Value> = labels
-                .iter()
-                .zip(&all[i])
-                .map(|(l, p)| (l.clone(), json!(p)))
-                .collect();
-            json!({ "answer": describe_class(&all[i], labels), "probabilities": p })
-        }
+        Some(all) => json!({
+            "answer": describe_class(&all[i], labels),
+            "probabilities": class_probabilities(&all[i], labels),
+        }),
         None => Value::Null,
     };
     let rows: Vec<Value> = texts

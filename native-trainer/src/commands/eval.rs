@@ -3,27 +3,137 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use burn::tensor::DType;
 use qloom_core::data::Format;
 use qloom_core::models::Architecture;
+use serde_json::{Map, Value};
 
 use super::{Common, UsageError, classify};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::cli::EvalArguments;
-use crate::config::{self, RunConfig};
-use crate::device;
+use crate::config::{self, ModelConfig, RunConfig};
+use crate::device::{self, ChosenDevice};
 use crate::report::board::Board;
 use crate::report::table;
-use crate::session::{Data, Scoring, load_adapter, long_examples};
+use crate::session::{
+    ADAPTER, Adaptable, Data, MODEL, RESIDUAL_BASE, Scoring, class_names, labels_of,
+    locate_adapter, long_examples, refresh,
+};
+
+/// What is scored, and how.
+pub(super) struct Task {
+    /// Base, data and metrics.
+    pub(super) config: RunConfig,
+    /// What is held against the base.
+    pub(super) subject: Subject,
+    /// The run whose own result is scored.
+    pub(super) run: Option<PathBuf>,
+    /// Examples per batch.
+    pub(super) batch_size: usize,
+    /// Where files go, where the user says.
+    out: Option<PathBuf>,
+}
+
+/// What is held against the base.
+pub(super) enum Subject {
+    /// Nothing.
+    Base,
+    /// The adapter in a folder; it belongs to the base, or to the one named beside it.
+    Adapter(PathBuf, Option<PathBuf>),
+    /// A model that was trained as a whole.
+    Model(PathBuf),
+}
+
+impl Subject {
+    /// What the run in `folder` made.
+    fn of_run(folder: &Path) -> Self {
+        let [adapter, model, base] = [ADAPTER, MODEL, RESIDUAL_BASE].map(|name| folder.join(name));
+        match model.is_dir() && !adapter.is_dir() {
+            true => Self::Model(model),
+            false => Self::Adapter(adapter, base.is_dir().then_some(base)),
+        }
+    }
+
+    /// The names of its classes, where it is a classifier that brings some: raw label to word, in class order.
+    pub(super) fn label_names(&self) -> Result<Option<Map<String, Value>>> {
+        match self {
+            Self::Base => Ok(None),
+            Self::Adapter(folder, _) => labels_of(&locate_adapter(folder)?),
+            Self::Model(folder) => {
+                let labels = BaseFiles::open(&folder.to_string_lossy())?.bert_config()?;
+                Ok(Some(class_names(&labels.labels)))
+            }
+        }
+    }
+
+    /// The model to hold against `base`, whose files are `files`.
+    pub(super) fn load<M: Adaptable>(
+        &self,
+        files: &BaseFiles,
+        base: &M,
+        model: &ModelConfig,
+        chosen: &ChosenDevice,
+        dtype: DType,
+    ) -> Result<Option<M>> {
+        let open = |folder: &Path| BaseFiles::open(&folder.to_string_lossy());
+        let load = |files: &BaseFiles, quantization| {
+            M::load(files, chosen, quantization, model.double_quant, dtype)
+        };
+        Ok(match self {
+            Self::Base => None,
+            Self::Adapter(folder, None) => Some(base.with_adapter(folder, files)?),
+            Self::Adapter(folder, Some(home)) => {
+                let home = open(home)?;
+                Some(load(&home, "auto")?.with_adapter(folder, &home)?)
+            }
+            Self::Model(folder) => Some(load(&open(folder)?, "none")?),
+        })
+    }
+}
+
+impl Task {
+    /// Writes the files where there is a folder for them, and prints the result. `data` are those that were scored.
+    pub(super) fn show(&self, common: &Common, board: &Board, data: &Data) -> Result<()> {
+        let folder = match (&self.out, &self.run) {
+            (None, Some(run)) => self.refreshed(run, board, data)?,
+            (out, _) => out.as_deref(),
+        };
+        if let Some(folder) = folder {
+            board.write(folder)?;
+            eprintln!(
+                "scores of {} examples in {}",
+                board.examples,
+                folder.display()
+            );
+        }
+        match common.json {
+            true => println!("{}", serde_json::to_string_pretty(&board.json)?),
+            false => println!("{}", board.table(table::Look::stdout())),
+        }
+        Ok(())
+    }
+
+    /// The run's folder, its `metrics.json` brought up to date; none where the scores are not the run's own.
+    fn refreshed<'a>(&self, run: &'a Path, board: &Board, data: &Data) -> Result<Option<&'a Path>> {
+        let held_out = !data.eval.is_empty();
+        if held_out && refresh(run, &board.json, &data.hash(), &self.config.model)? {
+            return Ok(Some(run));
+        }
+        eprintln!(
+            "{} keeps its scores: these are of other examples, or of the base in another form; --out keeps them too",
+            run.display()
+        );
+        Ok(None)
+    }
+}
 
 /// Scores base and adapter on the same held-out examples.
 pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
-    let (config, adapter) = resolve(&arguments)?;
+    let task = resolve(arguments)?;
+    let config = &task.config;
     let base = BaseFiles::open(&config.model.base)?;
     if let Architecture::Bert(bert) = base.architecture()? {
-        let batch = arguments.batch_size;
-        let out = out_folder(&arguments, &config);
-        let out = out.as_deref();
-        return classify::eval(common, config, adapter, batch, &base, &bert, out);
+        return classify::eval(common, task, &base, &bert);
     }
     let chosen = device::choose(&common.device)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
@@ -43,70 +153,65 @@ pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
         dtype,
     )?;
     let ends = base.end_ids(&llama, &tokenizer);
-    let long = long_examples(&config, &tokenizer)?;
+    let long = long_examples(config, &tokenizer)?;
     let scoring = Scoring {
         examples,
         long: long.as_deref(),
         tokenizer: &tokenizer,
         metrics: &config.eval.metrics,
         labels: &data.labels,
-        batch_size: arguments.batch_size,
+        batch_size: task.batch_size,
         end_ids: &ends,
         settings: &config.eval,
     };
+    let subject = task
+        .subject
+        .load(&base, &model, &config.model, &chosen, dtype)?;
     let base_scores = scoring.score(&model, "base")?;
-    let adapted = match &adapter {
-        Some(folder) => Some(scoring.score(
-            &model.with(&load_adapter(folder.as_ref(), &base, &model)?),
-            "adapted",
-        )?),
-        None => None,
-    };
+    let adapted = subject
+        .map(|model| scoring.score(&model, "adapted"))
+        .transpose()?;
     let board = scoring.board("held-out", &base_scores, adapted.as_ref())?;
-    let out = out_folder(&arguments, &config);
-    show(common, &board, out.as_deref())
+    task.show(common, &board, &data)
 }
 
-/// Writes the files where there is a folder for them, and prints the result.
-pub(super) fn show(common: &Common, board: &Board, out: Option<&Path>) -> Result<()> {
-    if let Some(folder) = out {
-        board.write(folder)?;
-        eprintln!(
-            "scores of {} examples in {}",
-            board.examples,
-            folder.display()
-        );
-    }
-    match common.json {
-        true => println!("{}", serde_json::to_string_pretty(&board.json)?),
-        false => println!("{}", board.table(table::Look::stdout())),
-    }
-    Ok(())
-}
-
-/// Where files go: where told to, else beside the run that is scored, if it is its own adapter that is.
-fn out_folder(arguments: &EvalArguments, config: &RunConfig) -> Option<PathBuf> {
-    let run = || {
-        let run = PathBuf::from(&config.output.dir);
-        let own = arguments.config.is_some() && arguments.model.adapter.is_none();
-        (own && run.is_dir()).then_some(run)
+/// The configuration to score under, and what to score.
+fn resolve(arguments: EvalArguments) -> Result<Task> {
+    let given = arguments.model.adapter.clone();
+    let (batch_size, out) = (arguments.batch_size, arguments.out.clone());
+    let mut task = match &arguments.config {
+        Some(path) => {
+            let mut config = config::load(path, &arguments.set)?;
+            let folder = PathBuf::from(&config.output.dir);
+            let own = given.is_none() && arguments.model.base.is_none();
+            if let Some(base) = &arguments.model.base {
+                config.model.base.clone_from(base);
+            }
+            Task {
+                config,
+                run: (own && folder.is_dir()).then(|| folder.clone()),
+                subject: match given {
+                    Some(adapter) => Subject::Adapter(adapter, None),
+                    None => Subject::of_run(&folder),
+                },
+                batch_size,
+                out,
+            }
+        }
+        None => Task {
+            config: unconfigured(&arguments)?,
+            run: None,
+            subject: given.map_or(Subject::Base, |a| Subject::Adapter(a, None)),
+            batch_size,
+            out,
+        },
     };
-    arguments.out.clone().or_else(run)
+    override_eval(&arguments, &mut task.config)?;
+    Ok(task)
 }
 
-/// The configuration to score under, and the adapter's folder.
-fn resolve(arguments: &EvalArguments) -> Result<(RunConfig, Option<String>)> {
-    if let Some(path) = &arguments.config {
-        let mut config = config::load(path, &arguments.set)?;
-        override_eval(arguments, &mut config)?;
-        let adapter = format!("{}/adapter", config.output.dir);
-        let adapter = arguments
-            .model
-            .adapter
-            .as_ref()
-            .map_or(adapter, |a| a.display().to_string());
-        return Ok((config, Some(adapter)));
-    }
+/// What flags alone say.
+fn unconfigured(arguments: &EvalArguments) -> Result<RunConfig> {
     let data = arguments.data.as_ref().ok_or_else(|| {
         UsageError::new("trainer eval needs a run's configuration, or --data with the examples to score (see trainer eval --help)")
     })?;
@@ -122,15 +227,7 @@ fn resolve(arguments: &EvalArguments) -> Result<(RunConfig, Option<String>)> {
     if let Some(format) = &arguments.format {
         config.data.format = Some(parse_format(format)?);
     }
-    override_eval(arguments, &mut config)?;
-    Ok((
-        config,
-        arguments
-            .model
-            .adapter
-            .as_ref()
-            .map(|a| a.display().to_string()),
-    ))
+    Ok(config)
 }
 
 /// What flags say about scoring wins over the configuration.

@@ -104,6 +104,7 @@ pub(super) fn run(common: &Common, arguments: GenerateArguments) -> Result<()> {
                 reference: prompt.reference.clone(),
                 base: base.text.clone(),
                 adapted: adapted.text.clone(),
+                probabilities: None,
             })
             .collect();
         println!("{}", table::samples(&samples, table::Look::stdout()));

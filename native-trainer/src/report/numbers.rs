@@ -114,6 +114,16 @@ pub(crate) fn change(base: f64, adapted: f64) -> String {
     }
 }
 
+/// The change from `base` to `adapted` in points, signed: `+0.745` of scores up to 1, `+11.48` of scores up to 100.
+pub(crate) fn points(base: f64, adapted: f64) -> String {
+    let difference = adapted - base;
+    match base.abs().max(adapted.abs()) {
+        _ if !difference.is_finite() => "-".into(),
+        most if most <= 1.0 => format!("{difference:+.3}"),
+        _ => format!("{difference:+.2}"),
+    }
+}
+
 /// A learning rate: `2.0e-4`; `0` at the ends of a schedule.
 pub(crate) fn learning_rate(value: f64) -> String {
     if value == 0.0 {

@@ -1,6 +1,7 @@
 //! Base against adapted: the numbers and the samples that tables, card and page show.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::numbers;
 
@@ -29,15 +30,15 @@ pub(crate) struct Metric {
 }
 
 impl Metric {
-    /// `-35.2 %, better`, or `+0.745, better` for shares between 0 and 1; empty unless both were measured.
+    /// `+0.745, better`, a difference in points: in percent of a score near zero it would say nothing. Perplexity and loss
+    /// have no upper bound and are compared in percent: `-35.2 %, better`. Empty unless both were measured.
     pub(crate) fn verdict(&self) -> String {
         let (Some(base), Some(adapted)) = (self.base, self.adapted) else {
             return String::new();
         };
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        let change = match !self.lower_is_better && share(base.value) && share(adapted.value) {
-            true => format!("{:+.3}", adapted.value - base.value),
-            false => numbers::change(base.value, adapted.value),
+        let change = match self.is_unbounded() {
+            true => numbers::change(base.value, adapted.value),
+            false => numbers::points(base.value, adapted.value),
         };
         let gained = (adapted.value < base.value) == self.lower_is_better;
         let word = match adapted.value.partial_cmp(&base.value) {
@@ -47,6 +48,12 @@ impl Metric {
             None => return "-".into(),
         };
         format!("{change}, {word}")
+    }
+
+    fn is_unbounded(&self) -> bool {
+        ["perplexity", "loss"]
+            .iter()
+            .any(|name| self.name.ends_with(name))
     }
 }
 
@@ -74,6 +81,8 @@ pub(crate) struct Sample {
     pub(crate) base: String,
     /// The answer with the adapter.
     pub(crate) adapted: String,
+    /// Probability of every class under both, where a classifier answers.
+    pub(crate) probabilities: Option<[Map<String, Value>; 2]>,
 }
 
 impl Sample {
@@ -81,6 +90,9 @@ impl Sample {
     pub(crate) fn agrees(&self, answer: &str) -> Option<bool> {
         let reference = self.reference.as_deref()?.trim();
         let short = !reference.is_empty() && reference.split_whitespace().count() <= 3;
+        // A classifier's answer has its probability behind it.
+        let class = self.probabilities.as_ref().and(answer.rsplit_once(" ("));
+        let answer = class.map_or(answer, |(class, _)| class);
         short.then(|| normal(answer) == normal(reference))
     }
 }
@@ -178,6 +190,7 @@ pub(crate) mod tests {
                 reference: Some("negative".into()),
                 base: "The soup was a good soup, and the soup said \"soup\"".into(),
                 adapted: "negative".into(),
+                probabilities: None,
             },
             Sample {
                 task: "instructions".into(),
@@ -185,6 +198,18 @@ pub(crate) mod tests {
                 reference: Some("A gardener uses a spade to dig and a watering can to water the beds.".into()),
                 base: "<script>alert(1)</script> the the | the \u{1b}[31mred\u{1b}[0m".into(),
                 adapted: "A gardener uses a rake and a spade & a can.".into(),
+                probabilities: None,
+            },
+            Sample {
+                task: "topic".into(),
+                prompt: "Rain will come in from the west.".into(),
+                reference: Some("weather".into()),
+                base: "sport (0.51)".into(),
+                adapted: "weather (0.97)".into(),
+                probabilities: Some([0.51, 0.03].map(|p: f64| {
+                    let pair = [("sport".to_owned(), p.into()), ("weather".to_owned(), (1.0 - p).into())];
+                    pair.into_iter().collect()
+                })),
             },
         ]
     }
@@ -204,11 +229,39 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn bounded_scores_change_in_points_however_small_the_base() {
+        let metric = |name: &str, lower_is_better, base, adapted| {
+            let score = |value| {
+                Some(Score {
+                    value,
+                    interval: None,
+                })
+            };
+            let metric = Metric {
+                name: name.to_owned(),
+                lower_is_better,
+                base: score(base),
+                adapted: score(adapted),
+                p: None,
+            };
+            metric.verdict()
+        };
+        assert_eq!(metric("bleu", false, 0.02, 11.5), "+11.48, better");
+        assert_eq!(metric("rougeL", false, 0.0, 0.25), "+0.250, better");
+        assert_eq!(metric("ece", true, 0.002, 0.051), "+0.049, worse");
+        assert_eq!(metric("loss", true, 2.0, 1.0), "-50.0 %, better");
+        assert_eq!(metric("long_perplexity", true, 1.0, 1.5), "+50.0 %, worse");
+        assert_eq!(metric("bleu", false, f64::NAN, 1.0), "-");
+    }
+
+    #[test]
     fn only_short_references_are_compared() {
         let samples = example_samples();
         assert_eq!(samples[0].agrees(" Negative.\n"), Some(true));
         assert_eq!(samples[0].agrees("not negative"), Some(false));
         assert_eq!(samples[1].agrees("x"), None);
+        assert_eq!(samples[2].agrees(&samples[2].adapted), Some(true));
+        assert_eq!(samples[2].agrees(&samples[2].base), Some(false));
     }
 
     #[test]

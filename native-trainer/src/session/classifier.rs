@@ -1,7 +1,6 @@
 //! A run over an encoder: the same loop, with a head that is trained and saved beside the adapter.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::DType;
@@ -18,20 +17,19 @@ use qloom_core::weights::WeightSource;
 use serde_json::{Map, Value};
 
 use super::classifier_start;
-use super::cost::{self, Cost};
-use super::method::Summary;
 use super::preflight;
 use super::run::{Run, RunResult, eval_set};
+use super::samples::{SAMPLES, write_samples};
 use super::{
-    ClassifierScores, Data, Expected, checked_adapter, classifier_board, describe, describe_class,
-    read_adapter,
+    ClassifierScores, Data, Expected, checked_adapter, class_probabilities, classifier_board,
+    describe_class, read_adapter,
 };
 use crate::base::{BaseFiles, check_rows};
 use crate::config::RunConfig;
-use crate::device::{self, ChosenDevice};
+use crate::device::ChosenDevice;
 use crate::files::{read, run_dir};
 use crate::memory;
-use crate::report::scores::Sample;
+use crate::report::scores::{Metric, Sample};
 
 /// Key of the receipt under which the classes' names travel with an adapter: raw label to word, in class order.
 const LABELS: &str = "labels";
@@ -105,72 +103,57 @@ pub(super) fn train(
     let start = classifier_start::start(config, base, &model, data.labels.len(), chosen)?;
     let mut run = Run::open(config, resume)?;
     let place = start.place(config, base, &model, run.dir.path(), chosen, dtype)?;
-    let artifact = start.artifact(config, base, &place, &tokenizer, &data)?;
-    let trainable = start.parameters.count();
-    let began = Instant::now();
-    let outcome = run.descend(
+    let artifact = classifier_start::artifact(&start, config, base, &place, &tokenizer, &data)?;
+    let trained = run.produce(
         config,
         &place.model,
-        start.parameters.clone(),
+        &start,
         &data,
         &artifact,
         &tokenizer,
-        resume,
+        chosen,
     )?;
-    let seconds = began.elapsed().as_secs_f64();
-    let peak_memory_bytes = device::peak_bytes(&chosen.device);
-    run.finish_artifact(start.folder())?;
-    let folder = run.dir.path().join(start.folder());
-    let summary = Summary::of(config, trainable, &folder)?;
-    run.result = summary.to_json();
 
-    let adapted = place.adapted(&start, base, &model, &folder, chosen, dtype)?;
+    let adapted = place.adapted(&start, base, &model, &trained.folder, chosen, dtype)?;
     // Where training starts: an untrained head is part of what the run begins with.
-    let start = place.model.with(&start.parameters.overlay());
-    let (metrics, samples) = match data.eval.is_empty() {
-        true => {
-            run.write_scores(Map::new(), Map::new(), &data)?;
-            (Vec::new(), Vec::new())
-        }
-        false => {
-            let set = eval_set(config, &data, &tokenizer)?;
-            let before = ClassifierScores::new(block_on(classify(&start, &set))?, &data.labels)?;
-            let after = ClassifierScores::new(block_on(classify(&adapted, &set))?, &data.labels)?;
-            let mut base_json = before.to_json()?;
-            if model.head.classifier.is_none() {
-                base_json.insert("head".into(), "untrained".into());
-            }
-            run.write_scores(base_json, after.to_json()?, &data)?;
-            let samples = samples(config, &data, &before, &after, &tokenizer, task)?;
-            let (base, tuned) = (Some(&before), Some(&after));
-            let board = classifier_board(task, &data.eval, &tokenizer, base, tuned)?;
-            board.write(run.dir.path())?;
-            (board.metrics(), samples)
-        }
-    };
-    let result = run.result(outcome, metrics, samples, data.eval.len(), summary, folder)?;
-    describe::write(
-        config,
-        &base.name,
-        &base.fingerprint()?,
-        &data,
-        &result,
-        task,
+    let before = place.model.with(&start.parameters.overlay());
+    let untrained = model.head.classifier.is_none();
+    let shown = score(
+        &run, config, &before, &adapted, &data, &tokenizer, task, untrained,
     )?;
-    let cost = Cost {
-        steps: result.outcome.steps,
-        target_tokens: result.outcome.tokens,
-        trainable_parameters: trainable as u64,
-        adapter_bytes: result.summary.bytes,
-        sparsity: result.summary.sparsity,
-        seconds,
-        resumed: resume,
-        tokens_per_s: result.tokens_per_s,
-        peak_memory_bytes,
-        device: chosen.name.clone(),
-    };
-    cost::record(&run.dir.metrics(), &cost)?;
-    Ok(result)
+    run.conclude(config, base, &data, trained, shown, chosen, task)
+}
+
+/// Scores both on the held-out examples, where there are any, and writes the files.
+#[allow(clippy::too_many_arguments)]
+fn score(
+    run: &Run,
+    config: &RunConfig,
+    before: &BertClassifier,
+    adapted: &BertClassifier,
+    data: &Data,
+    tokenizer: &Tokenizer,
+    task: &str,
+    untrained: bool,
+) -> Result<(Vec<Metric>, Vec<Sample>)> {
+    if data.eval.is_empty() {
+        run.write_scores(Map::new(), Map::new(), data)?;
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let set = eval_set(config, data, tokenizer)?;
+    let before = ClassifierScores::new(block_on(classify(before, &set))?, &data.labels)?;
+    let after = ClassifierScores::new(block_on(classify(adapted, &set))?, &data.labels)?;
+    let mut base_json = before.to_json()?;
+    if untrained {
+        base_json.insert("head".into(), "untrained".into());
+    }
+    run.write_scores(base_json, after.to_json()?, data)?;
+    let samples = samples(config, data, &before, &after, tokenizer, task)?;
+    write_samples(&run.dir.path().join(SAMPLES), &samples)?;
+    let (base, tuned) = (Some(&before), Some(&after));
+    let board = classifier_board(task, &data.eval, tokenizer, base, tuned)?;
+    board.write(run.dir.path())?;
+    Ok((board.metrics(), samples))
 }
 
 /// The run's data. Where nothing names the classes and there is a head already, that of the adapter to continue or the
@@ -324,6 +307,10 @@ fn samples(
                 reference: right.cloned(),
                 base: describe_class(&before.losses.probabilities[i], &data.labels),
                 adapted: describe_class(&after.losses.probabilities[i], &data.labels),
+                probabilities: Some(
+                    [before, after]
+                        .map(|s| class_probabilities(&s.losses.probabilities[i], &data.labels)),
+                ),
             })
         })
         .collect()

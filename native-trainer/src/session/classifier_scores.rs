@@ -147,6 +147,12 @@ fn per_example(
     })
 }
 
+/// Every class by its name with its probability.
+pub(crate) fn class_probabilities(probabilities: &[f32], labels: &[String]) -> Map<String, Value> {
+    let pairs = labels.iter().zip(probabilities);
+    pairs.map(|(l, p)| (l.clone(), json!(p))).collect()
+}
+
 /// `positive (0.98)`: the likeliest class and its probability.
 pub(crate) fn describe_class(probabilities: &[f32], labels: &[String]) -> String {
     let best = probabilities

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::DType;
-use qloom_core::adapters::{LoraModule, PeftConfig};
 use qloom_core::lora::{
-    BaseWeights, Fresh, Method, Taken, Tensors, fresh, parameters_of, peft_config, subtraction,
+    BaseWeights, Fresh, Method, Taken, Tensors, fresh, parameters_of, peft_config,
 };
 use qloom_core::models::bert::{BertClassifier, BertConfig, Family, Prefixed};
 use qloom_core::quantization::is_quantizable;
@@ -16,134 +15,44 @@ use qloom_core::train::{Parameter, Parameters, Role};
 use qloom_core::weights::WeightSource;
 use serde_json::{Map, Value};
 
-use super::classifier::{expected, labelled, load_classifier};
-use super::{Artifact, Data, method, read_adapter, receipt};
+use super::classifier::{expected, labelled};
+use super::method::{Place, Start};
+use super::{Artifact, Data, read_adapter};
 use crate::base::BaseFiles;
 use crate::config::RunConfig;
 use crate::device::ChosenDevice;
 
-/// What a run begins with.
-#[derive(Debug)]
-pub(super) struct Start {
-    /// What is trained.
-    pub(super) parameters: Parameters,
-    /// `adapter_config.json` of the result; `None` where it is a whole classifier.
-    peft: Option<PeftConfig>,
-    taken: Taken,
+/// How trained parameters become files: an adapter that names its classes, or a whole classifier.
+pub(super) fn artifact(
+    start: &Start,
+    config: &RunConfig,
+    base: &BaseFiles,
+    place: &Place<BertClassifier>,
+    tokenizer: &Tokenizer,
+    data: &Data,
+) -> Result<Artifact> {
+    let mark = |receipt| labelled(receipt, data);
+    if let Some(adapter) = start.adapter(config, base, place, tokenizer, mark)? {
+        return Ok(adapter);
+    }
+    let mut whole = classifier_config(base, &data.labels)?;
+    whole.shift_remove("quantization_config");
+    whole.shift_remove("torch_dtype");
+    whole.insert("dtype".to_owned(), "float32".into());
+    Ok(Artifact::Classifier {
+        config: serde_json::to_vec_pretty(&whole)?,
+        text_files: base.text_files(),
+    })
 }
 
-/// The base a run trains on, and the classifier it holds: the original, or what the method makes of it.
-pub(super) struct Place {
-    /// The base that the adapter belongs to; `None` where it is the original one.
-    own: Option<BaseFiles>,
-    /// What is trained.
-    pub(super) model: BertClassifier,
-}
-
-impl Start {
-    /// The run's folder for the result.
-    pub(super) fn folder(&self) -> &'static str {
-        match self.peft {
-            Some(_) => "adapter",
-            None => "model",
-        }
-    }
-
-    /// Puts the method on `original`. `folder` is the run's; a base that an initialization asks for is written there once.
-    pub(super) fn place(
-        &self,
-        config: &RunConfig,
-        base: &BaseFiles,
-        original: &BertClassifier,
-        folder: &Path,
-        chosen: &ChosenDevice,
-        dtype: DType,
-    ) -> Result<Place> {
-        let double_quant = config.model.double_quant;
-        let (own, model) = match &self.taken {
-            // Every weight is replaced, so the packed ones make room for dense ones of the compute type.
-            Taken::Nothing if self.peft.is_none() => {
-                let dense = base.load_classifier(chosen, "none", double_quant, dtype)?;
-                (None, dense)
-            }
-            Taken::Nothing => (None, original.clone()),
-            Taken::Subtracted(pairs) => {
-                let taken = subtraction(pairs, &original.device());
-                (None, original.with(&taken))
-            }
-            Taken::Requantized(pairs) => {
-                let own = method::residual_base(base, &stored(pairs, base)?, double_quant, folder)?;
-                let model = own.load_classifier(chosen, "nf4", double_quant, dtype)?;
-                (Some(own), model)
-            }
-        };
-        Ok(Place { own, model })
-    }
-
-    /// How trained parameters become files.
-    pub(super) fn artifact(
-        &self,
-        config: &RunConfig,
-        base: &BaseFiles,
-        place: &Place,
-        tokenizer: &Tokenizer,
-        data: &Data,
-    ) -> Result<Artifact> {
-        let Some(peft) = &self.peft else {
-            return Ok(Artifact::Classifier {
-                config: serde_json::to_vec_pretty(&classifier_config(base, &data.labels)?)?,
-                text_files: base.text_files(),
-            });
-        };
-        let home = place.own.as_ref().unwrap_or(base);
-        let mut peft = peft.clone();
-        peft.base_model_name_or_path = Some(home.name.clone());
-        let mut receipt = labelled(receipt(home, tokenizer)?, data);
-        receipt.rest.extend(method::facts(config));
-        let subtracted = match &self.taken {
-            Taken::Subtracted(pairs) => pairs.clone(),
-            _ => Vec::new(),
-        };
-        Ok(Artifact::Adapter {
-            config: Box::new(peft),
-            receipt: Box::new(receipt),
-            subtracted,
-        })
-    }
-}
-
-impl Place {
-    /// The classifier with the finished result in `folder`, read back from its files.
-    pub(super) fn adapted(
-        &self,
-        start: &Start,
-        base: &BaseFiles,
-        original: &BertClassifier,
-        folder: &Path,
-        chosen: &ChosenDevice,
-        dtype: DType,
-    ) -> Result<BertClassifier> {
-        if start.peft.is_none() {
-            let whole = BaseFiles::open(&folder.to_string_lossy())?;
-            return whole.load_classifier(chosen, "none", true, dtype);
-        }
-        let (home, model) = match &self.own {
-            Some(own) => (own, &self.model),
-            None => (base, original),
-        };
-        Ok(load_classifier(folder, home, model)?.model)
-    }
-}
-
-/// `config.json` of a classifier of its own: the base's, with the classes' names and without a quantization.
-fn classifier_config(base: &BaseFiles, labels: &[String]) -> Result<Map<String, Value>> {
+/// The `config.json` of `base` as that of a classifier of `labels`.
+pub(crate) fn classifier_config(base: &BaseFiles, labels: &[String]) -> Result<Map<String, Value>> {
     let bert = base.bert_config()?;
     let class = match bert.family {
         Family::Bert => "BertForSequenceClassification",
         Family::DistilBert => "DistilBertForSequenceClassification",
     };
     let mut config = base.config.clone();
-    config.shift_remove("quantization_config");
     let numbered = labels.iter().enumerate();
     let names: Map<String, Value> = numbered
         .clone()
@@ -153,23 +62,7 @@ fn classifier_config(base: &BaseFiles, labels: &[String]) -> Result<Map<String, 
     config.insert("architectures".to_owned(), vec![class].into());
     config.insert("id2label".to_owned(), names.into());
     config.insert("label2id".to_owned(), ids.into());
-    config.insert("dtype".to_owned(), "float32".into());
-    config.shift_remove("torch_dtype");
     Ok(config)
-}
-
-/// `pairs` under the names that the base's files have for their modules.
-fn stored(pairs: &[LoraModule], base: &BaseFiles) -> Result<Vec<LoraModule>> {
-    let source = base.source()?;
-    let names = Prefixed::new(&source, base.bert_config()?.family);
-    let renamed = |pair: &LoraModule| {
-        let weight = names.stored(&format!("{}.weight", pair.path));
-        LoraModule {
-            path: weight.trim_end_matches(".weight").to_owned(),
-            ..pair.clone()
-        }
-    };
-    Ok(pairs.iter().map(renamed).collect())
 }
 
 /// Every weight, from the values the base computes with; what it lacks of a head, afresh.
@@ -268,6 +161,21 @@ pub(super) fn start(
         peft: Some(peft),
         taken,
     })
+}
+
+/// The classifier that the run in `folder` began with, its untrained head included, on `original`.
+pub(crate) fn beginning(
+    config: &RunConfig,
+    base: &BaseFiles,
+    original: &BertClassifier,
+    classes: usize,
+    folder: &Path,
+    chosen: &ChosenDevice,
+    dtype: DType,
+) -> Result<BertClassifier> {
+    let start = start(config, base, original, classes, chosen)?;
+    let place = start.place(config, base, original, folder, chosen, dtype)?;
+    Ok(place.model.with(&start.parameters.overlay()))
 }
 
 /// The tensors of a module trained in full: the base's values, or fresh ones for what it lacks of a head.

@@ -127,6 +127,26 @@ impl Data {
         })
     }
 
+    /// Prints what of the data was left out or cut.
+    pub(super) fn note_losses(&self) {
+        for (what, report) in [
+            ("training", Some(&self.report)),
+            ("held-out", self.eval_report.as_ref()),
+        ] {
+            let Some(report) = report else { continue };
+            if report.bad_lines > 0 {
+                let count = report.bad_lines;
+                eprintln!("skipped {count} malformed lines of the {what} data");
+            }
+            if report.truncated > 0 {
+                eprintln!(
+                    "{} of {} {what} examples were truncated to {} tokens",
+                    report.truncated, report.examples, report.max_length
+                );
+            }
+        }
+    }
+
     /// A hash over the tokens that are trained and their order.
     pub(crate) fn hash(&self) -> String {
         hash_of(self.train.iter().chain(&self.eval), self.task)

@@ -8,21 +8,26 @@ use burn::tensor::DType;
 use qloom_core::adapters::{LoraModule, PeftConfig, Receipt};
 use qloom_core::lora::init::ResidualSource;
 use qloom_core::lora::{BaseWeights, Method, Taken, subtraction};
-use qloom_core::models::llama::{Llama, LlamaConfig};
+use qloom_core::models::llama::LlamaConfig;
 use qloom_core::quantization::{QuantizeOptions, quantize_checkpoint};
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::Parameters;
 use serde_json::{Map, Value, json};
 
+use super::adaptable::Adaptable;
 use super::parameters::{initial_parameters, whole_parameters};
-use super::{Artifact, load_adapter, receipt};
+use super::{Artifact, receipt};
 use crate::base::BaseFiles;
 use crate::config::RunConfig;
 use crate::device::ChosenDevice;
 use crate::files::{atomic, read};
 
 /// Folder of a run that holds the base an initialization asked for.
-const RESIDUAL_BASE: &str = "base";
+pub(crate) const RESIDUAL_BASE: &str = "base";
+/// Folder of a run that holds its adapter.
+pub(crate) const ADAPTER: &str = "adapter";
+/// Folder of a run that holds the model it trained as a whole.
+pub(crate) const MODEL: &str = "model";
 
 /// What a run begins with.
 #[derive(Debug)]
@@ -31,10 +36,11 @@ pub(super) struct Start {
     pub(super) parameters: Parameters,
     /// `adapter_config.json` of the result; `None` where it is a whole model.
     pub(super) peft: Option<PeftConfig>,
-    taken: Taken,
+    /// What the initialization took from the base.
+    pub(super) taken: Taken,
 }
 
-/// The initial parameters of `config`'s method. Reads the base's files, not the device's model.
+/// The initial parameters of `config`'s method on a language model. Reads the base's files, not the device's model.
 pub(super) fn start(
     config: &RunConfig,
     base: &BaseFiles,
@@ -61,29 +67,29 @@ pub(super) fn start(
 }
 
 /// The base a run trains on, and the model it holds: the original, or what the method makes of it.
-pub(super) struct Place {
+pub(super) struct Place<M> {
     /// The base that the adapter belongs to; `None` where it is the original one.
     own: Option<BaseFiles>,
-    /// What is trained and recomputed.
-    pub(super) model: Llama,
+    /// What is trained.
+    pub(super) model: M,
 }
 
 impl Start {
     /// Puts the method on `original`. `folder` is the run's; the base an initialization asks for is written there once.
-    pub(super) fn place(
+    pub(super) fn place<M: Adaptable>(
         &self,
         config: &RunConfig,
         base: &BaseFiles,
-        original: &Llama,
+        original: &M,
         folder: &Path,
         chosen: &ChosenDevice,
         dtype: DType,
-    ) -> Result<Place> {
+    ) -> Result<Place<M>> {
         let double_quant = config.model.double_quant;
         let (own, model) = match &self.taken {
             // Every weight is replaced, so the packed ones make room for dense ones of the compute type.
             Taken::Nothing if self.peft.is_none() => {
-                (None, base.load(chosen, "none", double_quant, dtype)?)
+                (None, M::load(base, chosen, "none", double_quant, dtype)?)
             }
             Taken::Nothing => (None, original.clone()),
             Taken::Subtracted(pairs) => {
@@ -91,81 +97,85 @@ impl Start {
                 (None, original.with(&taken))
             }
             Taken::Requantized(pairs) => {
-                let own = residual_base(base, pairs, double_quant, folder)?;
-                let model = own.load(chosen, "nf4", double_quant, dtype)?;
+                let own = residual_base(base, &M::stored(pairs, base)?, double_quant, folder)?;
+                let model = M::load(&own, chosen, "nf4", double_quant, dtype)?;
                 (Some(own), model)
             }
         };
         Ok(Place { own, model })
     }
 
-    /// How trained parameters become files.
-    pub(super) fn artifact(
+    /// How a trained adapter becomes files; `None` where every weight is trained. `mark` adds to its receipt.
+    pub(super) fn adapter<M>(
         &self,
         config: &RunConfig,
         base: &BaseFiles,
-        place: &Place,
-        llama: &LlamaConfig,
+        place: &Place<M>,
         tokenizer: &Tokenizer,
-    ) -> Result<Artifact> {
+        mark: impl FnOnce(Receipt) -> Receipt,
+    ) -> Result<Option<Artifact>> {
         let Some(peft) = &self.peft else {
-            return Ok(Artifact::Model {
-                config: Box::new(llama.clone()),
-                tokenizer: base.tokenizer_file().unwrap_or_default(),
-                tokenizer_config: base.tokenizer_config_file(),
-                nf4: false,
-            });
+            return Ok(None);
         };
         let home = place.own.as_ref().unwrap_or(base);
         let mut peft = peft.clone();
         peft.base_model_name_or_path = Some(home.name.clone());
-        let mut receipt: Receipt = receipt(home, tokenizer)?;
+        let mut receipt = mark(receipt(home, tokenizer)?);
         receipt.rest.extend(facts(config));
         let subtracted = match &self.taken {
             Taken::Subtracted(pairs) => pairs.clone(),
             _ => Vec::new(),
         };
-        Ok(Artifact::Adapter {
+        Ok(Some(Artifact::Adapter {
             config: Box::new(peft),
             receipt: Box::new(receipt),
             subtracted,
-        })
+        }))
     }
 
     /// The run's folder for the result.
     pub(super) fn folder(&self) -> &'static str {
         match self.peft {
-            Some(_) => "adapter",
-            None => "model",
+            Some(_) => ADAPTER,
+            None => MODEL,
         }
     }
 }
 
-impl Place {
+impl<M: Adaptable> Place<M> {
     /// The model with the finished result in `folder`, read back from its files.
     pub(super) fn adapted(
         &self,
         start: &Start,
         base: &BaseFiles,
-        original: &Llama,
+        original: &M,
         folder: &Path,
         chosen: &ChosenDevice,
         dtype: DType,
-    ) -> Result<Llama> {
+    ) -> Result<M> {
         if start.peft.is_none() {
             let whole = BaseFiles::open(&folder.to_string_lossy())?;
-            return whole.load(chosen, "none", true, dtype);
+            return M::load(&whole, chosen, "none", true, dtype);
         }
-        let (home, model) = match &self.own {
-            Some(own) => (own, &self.model),
-            None => (base, original),
-        };
-        Ok(model.with(&load_adapter(folder, home, model)?))
+        match &self.own {
+            Some(own) => self.model.with_adapter(folder, own),
+            None => original.with_adapter(folder, base),
+        }
+    }
+}
+
+/// How a whole language model becomes files.
+pub(super) fn whole_model(base: &BaseFiles, llama: &LlamaConfig) -> Artifact {
+    Artifact::Model {
+        config: Box::new(llama.clone()),
+        tokenizer: base.tokenizer_file().unwrap_or_default(),
+        tokenizer_config: base.tokenizer_config_file(),
+        nf4: false,
     }
 }
 
 /// Method and initialization for `qloom.json`.
-pub(super) fn facts(config: &RunConfig) -> Map<String, Value> {
+fn facts(config: &RunConfig) -> Map<String, Value> {
     let lora = &config.lora;
     let mut facts = Map::new();
     facts.insert("method".into(), lora.method.to_string().into());
@@ -177,7 +187,7 @@ pub(super) fn facts(config: &RunConfig) -> Map<String, Value> {
 }
 
 /// The base without what an initialization took from it, in NF4, in the run's `folder`; written where it is not yet.
-pub(super) fn residual_base(
+fn residual_base(
     base: &BaseFiles,
     pairs: &[LoraModule],
     double_quant: bool,

@@ -1,5 +1,6 @@
 //! A run from configuration to artifact, shared by `train`, `pretrain`, `demo`, `eval` and `data`.
 
+mod adaptable;
 mod artifact;
 mod base_scores;
 mod classifier;
@@ -8,8 +9,10 @@ mod classifier_start;
 pub(crate) mod cost;
 mod dataset;
 mod describe;
+mod finish;
 mod host;
 mod method;
+mod metrics;
 mod observer;
 mod parameters;
 pub(crate) mod preflight;
@@ -18,11 +21,17 @@ mod run;
 mod samples;
 mod scores;
 
+pub(crate) use adaptable::Adaptable;
 pub(crate) use artifact::Artifact;
 pub(crate) use classifier::{class_losses, class_names, labels_of, load_classifier};
-pub(crate) use classifier_scores::{ClassifierScores, classifier_board, describe_class};
+pub(crate) use classifier_scores::{
+    ClassifierScores, class_probabilities, classifier_board, describe_class,
+};
+pub(crate) use classifier_start::{beginning, classifier_config};
 pub(crate) use dataset::{Data, read_all, read_one};
 pub(crate) use host::latest;
+pub(crate) use method::{ADAPTER, MODEL, RESIDUAL_BASE};
+pub(crate) use metrics::refresh;
 pub(crate) use parameters::with_head;
 pub(crate) use run::{RunResult, pretrain, train};
 pub(crate) use samples::{SAMPLES, read_samples, sample_lines};

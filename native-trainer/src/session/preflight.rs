@@ -184,24 +184,7 @@ pub(super) fn warn(
     tokenizer: &Tokenizer,
     data: &Data,
 ) -> Result<()> {
-    for (what, report) in [
-        ("training", Some(&data.report)),
-        ("held-out", data.eval_report.as_ref()),
-    ] {
-        let Some(report) = report else { continue };
-        if report.bad_lines > 0 {
-            eprintln!(
-                "skipped {} malformed lines of the {what} data",
-                report.bad_lines
-            );
-        }
-        if report.truncated > 0 {
-            eprintln!(
-                "{} of {} {what} examples were truncated to {} tokens",
-                report.truncated, report.examples, report.max_length
-            );
-        }
-    }
+    data.note_losses();
     for finding in findings(config, base, tokenizer, data)? {
         match finding.severity {
             Severity::Info => {}

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::DType;
@@ -17,7 +16,6 @@ use qloom_core::train::{Objective, Outcome, Parameters, Stop, TrainSet, Trainer}
 use serde_json::{Map, Value, json};
 
 use super::classifier;
-use super::describe;
 use super::host::{BEST, RunHost};
 use super::method::{self, Summary};
 use super::observer::RunObserver;
@@ -25,7 +23,7 @@ use super::parameters::all_parameters;
 use super::resume::{fingerprint as fingerprint_of, refuse_changes};
 use super::samples::{SAMPLES, write_samples};
 use super::{Artifact, Data, ModelScores, Scoring, answer, latest, long_examples, reference};
-use super::{base_scores, cost, preflight};
+use super::{base_scores, preflight};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::config::{EvalConfig, PretrainConfig, RunConfig};
 use crate::device;
@@ -99,49 +97,31 @@ pub(crate) fn train(
     )?;
     let mut run = Run::open(config, resume)?;
     let place = start.place(config, &base, &original, run.dir.path(), &chosen, dtype)?;
-    let artifact = start.artifact(config, &base, &place, &llama_config, &tokenizer)?;
-    let trainable = start.parameters.count();
-    let parameters = start.parameters.clone();
-    let began = Instant::now();
-    let outcome = run.descend(
+    let artifact = start
+        .adapter(config, &base, &place, &tokenizer, |receipt| receipt)?
+        .unwrap_or_else(|| method::whole_model(&base, &llama_config));
+    let trained = run.produce(
         config,
         &place.model,
-        parameters,
+        &start,
         &data,
         &artifact,
         &tokenizer,
-        resume,
+        &chosen,
     )?;
-    let seconds = began.elapsed().as_secs_f64();
-    let peak_memory_bytes = device::peak_bytes(&chosen.device);
-    run.finish_artifact(start.folder())?;
 
-    let folder = run.dir.path().join(start.folder());
-    let summary = Summary::of(config, trainable, &folder)?;
-    run.result = summary.to_json();
-    let adapted = place.adapted(&start, &base, &original, &folder, &chosen, dtype)?;
+    let adapted = place.adapted(&start, &base, &original, &trained.folder, &chosen, dtype)?;
     let ends = base.end_ids(&llama_config, &tokenizer);
-    let fingerprint = base.fingerprint()?;
-    let identity = json!([fingerprint, config.model, chosen.name, data.hash_of_eval()]);
-    let (metrics, samples) = run.score(
+    let identity = json!([
+        base.fingerprint()?,
+        config.model,
+        chosen.name,
+        data.hash_of_eval()
+    ]);
+    let shown = run.score(
         config, &original, &adapted, &data, &tokenizer, &ends, task, &identity,
     )?;
-    let result = run.result(outcome, metrics, samples, data.eval.len(), summary, folder)?;
-    describe::write(config, &base.name, &fingerprint, &data, &result, task)?;
-    let cost = cost::Cost {
-        steps: result.outcome.steps,
-        target_tokens: result.outcome.tokens,
-        trainable_parameters: trainable as u64,
-        adapter_bytes: result.summary.bytes,
-        sparsity: result.summary.sparsity,
-        seconds,
-        resumed: resume,
-        tokens_per_s: result.tokens_per_s,
-        peak_memory_bytes,
-        device: chosen.name.clone(),
-    };
-    cost::record(&run.dir.metrics(), &cost)?;
-    Ok(result)
+    run.conclude(config, &base, &data, trained, shown, &chosen, task)
 }
 
 /// Trains a whole model from random weights.
@@ -183,11 +163,9 @@ pub(crate) fn pretrain(
         nf4: config.model.quantization == "nf4",
     };
     let run = Run::open(config, resume)?;
-    let outcome = run.descend(
-        config, &model, parameters, &data, &artifact, &tokenizer, resume,
-    )?;
-    run.finish_artifact("model")?;
-    let folder = run.dir.path().join("model");
+    let outcome = run.descend(config, &model, parameters, &data, &artifact, &tokenizer)?;
+    run.finish_artifact(method::MODEL)?;
+    let folder = run.dir.path().join(method::MODEL);
     let summary = Summary::of(config, trainable, &folder)?;
     let examples = data.eval.len();
     run.result(outcome, Vec::new(), Vec::new(), examples, summary, folder)
@@ -197,6 +175,8 @@ pub(super) struct Run {
     pub(super) dir: RunDir,
     /// What the result is, for `metrics.json`.
     pub(super) result: Value,
+    /// Whether it continues from a checkpoint.
+    pub(super) resumed: bool,
 }
 
 impl Run {
@@ -218,6 +198,7 @@ impl Run {
         Ok(Self {
             dir,
             result: Value::Null,
+            resumed: resume,
         })
     }
 
@@ -234,7 +215,6 @@ impl Run {
         data: &Data,
         artifact: &Artifact,
         tokenizer: &Tokenizer,
-        resume: bool,
     ) -> Result<Outcome> {
         let set = TrainSet {
             examples: &data.train,
@@ -257,7 +237,7 @@ impl Run {
             print,
         )?;
         let mut resumed_at = None;
-        if resume {
+        if self.resumed {
             let checkpoint = latest(&self.checkpoints())?;
             if let Some(checkpoint) = &checkpoint {
                 trainer.resume(checkpoint)?;
@@ -493,6 +473,7 @@ fn samples(
                 reference: Some(reference(example, tokenizer)?),
                 base: base.text.trim().to_owned(),
                 adapted: tuned.text.trim().to_owned(),
+                probabilities: None,
             })
         })
         .collect()
@@ -533,26 +514,8 @@ fn new_config(shape: &PretrainConfig, tokenizer: &Tokenizer) -> Result<LlamaConf
     Ok(LlamaConfig::from_json(&serde_json::to_vec(&json)?)?)
 }
 
-pub(super) fn warn(data: &Data) {
-    for (what, report) in [
-        ("training", Some(&data.report)),
-        ("held-out", data.eval_report.as_ref()),
-    ] {
-        let Some(report) = report else { continue };
-        if report.bad_lines > 0 {
-            eprintln!(
-                "skipped {} malformed lines of the {what} data",
-                report.bad_lines
-            );
-        }
-        if report.truncated > 0 {
-            let max = report.max_length;
-            eprintln!(
-                "{} of {} {what} examples were truncated to {max} tokens",
-                report.truncated, report.examples
-            );
-        }
-    }
+fn warn(data: &Data) {
+    data.note_losses();
     for warning in data
         .report
         .warnings

@@ -13,6 +13,9 @@ use crate::report::scores::Sample;
 /// The file's name in a run's folder.
 pub(crate) const SAMPLES: &str = "samples.jsonl";
 
+/// Where a classifier answers: class probabilities of the base and with the adapter.
+const PROBABILITIES: [&str; 2] = ["base_probabilities", "adapted_probabilities"];
+
 /// Writes the file; none where there are no samples.
 pub(crate) fn write_samples(path: &Path, samples: &[Sample]) -> Result<()> {
     if samples.is_empty() {
@@ -24,9 +27,12 @@ pub(crate) fn write_samples(path: &Path, samples: &[Sample]) -> Result<()> {
 /// The file's text.
 pub(crate) fn sample_lines(samples: &[Sample]) -> String {
     let line = |s: &Sample| {
-        let row = json!({
+        let mut row = json!({
             "task": s.task, "prompt": s.prompt, "reference": s.reference, "base": s.base, "adapted": s.adapted,
         });
+        for (key, side) in PROBABILITIES.iter().zip(s.probabilities.iter().flatten()) {
+            row[*key] = side.clone().into();
+        }
         format!("{row}\n")
     };
     samples.iter().map(line).collect()
@@ -60,6 +66,11 @@ fn sample(row: &Row, task: &str) -> Result<Sample> {
         reference: optional("reference"),
         base: text("base")?,
         adapted: text("adapted")?,
+        probabilities: match PROBABILITIES.map(|key| row.record.get(key).and_then(Value::as_object))
+        {
+            [Some(base), Some(adapted)] => Some([base.clone(), adapted.clone()]),
+            _ => None,
+        },
     })
 }
 
@@ -81,6 +92,7 @@ mod tests {
             assert_eq!((&read.task, &read.prompt), (&sample.task, &sample.prompt));
             assert_eq!(read.reference, sample.reference);
             assert_eq!((&read.base, &read.adapted), (&sample.base, &sample.adapted));
+            assert_eq!(read.probabilities, sample.probabilities);
         }
         assert_eq!(read_samples(&path, "", 1).unwrap().len(), 1);
         write_samples(&dir.path().join("none"), &[]).unwrap();

@@ -1,11 +1,9 @@
 //! Layer normalization on the CPU: each row is read three times from the cache and written once, rows in parallel.
 
-use burn::backend::TensorMetadata;
-use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
-use crate::kernels::cpu::for_each_chunk;
-use crate::kernels::swiglu::flex::{self, contiguous};
+use crate::kernels::norm;
+use crate::kernels::swiglu::flex::contiguous;
 use crate::kernels::swiglu::vector::{Isa, LANES, fma, multiversion, sum_lanes};
 
 multiversion! {
@@ -111,69 +109,36 @@ pub(super) fn layer_norm(
     bias: FlexTensor,
     eps: f64,
 ) -> FlexTensor {
-    let (dtype, shape) = (TensorMetadata::dtype(&x), TensorMetadata::shape(&x));
-    let [x, weight, bias] = [x, weight, bias].map(contiguous);
-    let [x, weight, bias] = [&x, &weight, &bias].map(|t| t.storage::<f32>());
-    let (isa, eps, hidden) = (Isa::detect(), eps as f32, shape[1].max(1));
-    let size = flex::rows_per_task(hidden) * hidden;
-    let mut y = vec![0.0; x.len()];
-    for_each_chunk(&mut y, size, |task, y| {
-        let x = x[task * size..].chunks_exact(hidden);
-        for (y, x) in y.chunks_exact_mut(hidden).zip(x) {
-            let (mean, r) = moments(isa, x, eps);
-            scale_run(isa, x, mean, r, weight, bias, y);
-        }
-    });
-    flex::tensor(y, shape, dtype)
+    let [weight, bias] = [weight, bias].map(contiguous);
+    let [weight, bias] = [&weight, &bias].map(|t| t.storage::<f32>());
+    let (isa, eps) = (Isa::detect(), eps as f32);
+    norm::map_rows(x, |x, y| {
+        let (mean, r) = moments(isa, x, eps);
+        scale_run(isa, x, mean, r, weight, bias, y);
+    })
 }
 
 /// See [`super::LayerNormOps::layer_norm_grad_x`].
 pub(super) fn grad_x(x: FlexTensor, weight: FlexTensor, dy: FlexTensor, eps: f64) -> FlexTensor {
-    let (dtype, hidden) = (
-        TensorMetadata::dtype(&x),
-        TensorMetadata::shape(&x)[1].max(1),
-    );
-    let (x, weight, mut dy) = (contiguous(x), contiguous(weight), contiguous(dy));
-    let (x, weight) = (x.storage::<f32>(), weight.storage::<f32>());
-    let (isa, eps, count) = (Isa::detect(), eps as f32, hidden as f32);
-    let size = flex::rows_per_task(hidden) * hidden;
-    for_each_chunk(dy.storage_mut(), size, |task, dy| {
-        let x = x[task * size..].chunks_exact(hidden);
-        for (dy, x) in dy.chunks_exact_mut(hidden).zip(x) {
-            // With c = x - mean, n = c r and g = dy w: dx = r (g - mean(g) - n mean(g n)) = r (g - mean(g)) - c r³ mean(g c).
-            let (mean, r) = moments(isa, x, eps);
-            let level = sum_products(isa, weight, dy) / count;
-            let along = sum_moments(isa, x, mean, weight, dy) / count;
-            grad_run(isa, x, mean, weight, level, r, r * r * r * along, dy);
-        }
-    });
-    flex::to_dtype(dy, dtype)
+    let weight = contiguous(weight);
+    let (weight, isa, eps) = (weight.storage::<f32>(), Isa::detect(), eps as f32);
+    norm::overwrite_rows(x, dy, |x, dy| {
+        // With c = x - mean, n = c r and g = dy w: dx = r (g - mean(g) - n mean(g n)) = r (g - mean(g)) - c r³ mean(g c).
+        let (mean, r) = moments(isa, x, eps);
+        let count = x.len() as f32;
+        let level = sum_products(isa, weight, dy) / count;
+        let along = sum_moments(isa, x, mean, weight, dy) / count;
+        grad_run(isa, x, mean, weight, level, r, r * r * r * along, dy);
+    })
 }
 
 /// See [`super::LayerNormOps::layer_norm_grad_weight`].
 pub(super) fn grad_weight(x: FlexTensor, dy: FlexTensor, eps: f64) -> FlexTensor {
-    let (dtype, hidden) = (TensorMetadata::dtype(&x), TensorMetadata::shape(&x)[1]);
-    let (x, dy) = (contiguous(x), contiguous(dy));
-    let (x, dy) = (x.storage::<f32>(), dy.storage::<f32>());
     let (isa, eps) = (Isa::detect(), eps as f32);
-    let size = flex::rows_per_task(hidden) * hidden;
-    // One partial sum per task, added in order: the same bits whatever thread ran what.
-    let mut partial = vec![0.0; x.len().div_ceil(size.max(1)) * hidden];
-    for_each_chunk(&mut partial, hidden.max(1), |task, sum| {
-        let at = task * size..((task + 1) * size).min(x.len());
-        let rows = x[at.clone()]
-            .chunks_exact(hidden)
-            .zip(dy[at].chunks_exact(hidden));
-        for (x, dy) in rows {
-            let (mean, r) = moments(isa, x, eps);
-            accumulate_run(isa, x, mean, r, dy, sum);
-        }
-    });
-    let mut sum = vec![0.0; hidden];
-    for part in partial.chunks_exact(hidden.max(1)) {
-        sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
-    }
-    flex::tensor(sum, Shape::from([hidden]), dtype)
+    norm::sum_rows(x, dy, |x, dy, sum| {
+        let (mean, r) = moments(isa, x, eps);
+        accumulate_run(isa, x, mean, r, dy, sum);
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Layer normalization from burn's own operations.
 
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{FloatDType, Shape};
+use burn::tensor::FloatDType;
+
+use crate::kernels::norm::{row, total};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias`.
 pub(super) fn layer_norm<B: Backend>(
@@ -40,7 +42,7 @@ pub(super) fn grad_weight<B: Backend>(
 ) -> FloatTensor<B> {
     let dtype = x.dtype();
     let (normal, _) = normalize::<B>(x, eps);
-    sum_rows::<B>(
+    total::<B>(
         B::float_mul(B::float_cast(dy, FloatDType::F32), normal),
         dtype.into(),
     )
@@ -49,13 +51,7 @@ pub(super) fn grad_weight<B: Backend>(
 /// The sum over rows of `dy`.
 pub(super) fn grad_bias<B: Backend>(dy: FloatTensor<B>) -> FloatTensor<B> {
     let dtype = dy.dtype();
-    sum_rows::<B>(B::float_cast(dy, FloatDType::F32), dtype.into())
-}
-
-fn sum_rows<B: Backend>(x: FloatTensor<B>, dtype: FloatDType) -> FloatTensor<B> {
-    let hidden = x.shape()[1];
-    let sum = B::float_reshape(B::float_sum_dim(x, 0), Shape::from([hidden]));
-    B::float_cast(sum, dtype)
+    total::<B>(B::float_cast(dy, FloatDType::F32), dtype.into())
 }
 
 /// The normalized rows, f32, and the inverse deviations, `[rows, 1]`.
@@ -65,13 +61,4 @@ fn normalize<B: Backend>(x: FloatTensor<B>, eps: f64) -> (FloatTensor<B>, FloatT
     let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
     let r = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, eps.into())));
     (B::float_mul(centred, r.clone()), r)
-}
-
-/// `[hidden]` to `[1, hidden]`, f32.
-fn row<B: Backend>(weight: FloatTensor<B>) -> FloatTensor<B> {
-    let hidden = weight.shape()[0];
-    B::float_reshape(
-        B::float_cast(weight, FloatDType::F32),
-        Shape::from([1, hidden]),
-    )
 }

@@ -18,8 +18,10 @@ mod reference;
 mod tests;
 
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::Tensor;
 use burn_cubecl::CubeBackend;
+
+use super::norm::weight_shape;
 
 /// The device side of [`layer_norm`]. The default bodies are burn operations; Fusion is kept out of them, as for
 /// [`super::rms_norm`].
@@ -62,10 +64,6 @@ pub trait LayerNormOps: Backend {
     fn layer_norm_grad_bias(dy: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::grad_bias::<Self>(dy)
     }
-}
-
-fn weight_shape(x: &Shape) -> Shape {
-    Shape::from([x[1]])
 }
 
 impl LayerNormOps for CubeBackend {}

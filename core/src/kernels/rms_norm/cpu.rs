@@ -1,11 +1,9 @@
 //! RMS normalization on the CPU: each row is read twice and written once, rows in parallel.
 
-use burn::backend::TensorMetadata;
-use burn::tensor::Shape;
 use burn_flex::FlexTensor;
 
-use crate::kernels::cpu::for_each_chunk;
-use crate::kernels::swiglu::flex::{self, contiguous};
+use crate::kernels::norm;
+use crate::kernels::swiglu::flex::contiguous;
 use crate::kernels::swiglu::vector::{Isa, LANES, fma, multiversion, sum_lanes};
 
 multiversion! {
@@ -70,68 +68,31 @@ fn inverse_rms(isa: Isa, x: &[f32], eps: f32) -> f32 {
 
 /// See [`super::RmsNormOps::rms_norm`].
 pub(super) fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
-    let (dtype, shape) = (TensorMetadata::dtype(&x), TensorMetadata::shape(&x));
-    let (x, weight) = (contiguous(x), contiguous(weight));
-    let (x, weight) = (x.storage::<f32>(), weight.storage::<f32>());
-    let (isa, eps, hidden) = (Isa::detect(), eps as f32, shape[1].max(1));
-    let size = flex::rows_per_task(hidden) * hidden;
-    let mut y = vec![0.0; x.len()];
-    for_each_chunk(&mut y, size, |task, y| {
-        let x = x[task * size..].chunks_exact(hidden);
-        for (y, x) in y.chunks_exact_mut(hidden).zip(x) {
-            scale_run(isa, x, weight, inverse_rms(isa, x, eps), y);
-        }
-    });
-    flex::tensor(y, shape, dtype)
+    let weight = contiguous(weight);
+    let (weight, isa, eps) = (weight.storage::<f32>(), Isa::detect(), eps as f32);
+    norm::map_rows(x, |x, y| {
+        scale_run(isa, x, weight, inverse_rms(isa, x, eps), y);
+    })
 }
 
 /// See [`super::RmsNormOps::rms_norm_grad_x`].
 pub(super) fn grad_x(x: FlexTensor, weight: FlexTensor, dy: FlexTensor, eps: f64) -> FlexTensor {
-    let (dtype, hidden) = (
-        TensorMetadata::dtype(&x),
-        TensorMetadata::shape(&x)[1].max(1),
-    );
-    let (x, weight, mut dy) = (contiguous(x), contiguous(weight), contiguous(dy));
-    let (x, weight) = (x.storage::<f32>(), weight.storage::<f32>());
-    let (isa, eps) = (Isa::detect(), eps as f32);
-    let size = flex::rows_per_task(hidden) * hidden;
-    for_each_chunk(dy.storage_mut(), size, |task, dy| {
-        let x = x[task * size..].chunks_exact(hidden);
-        for (dy, x) in dy.chunks_exact_mut(hidden).zip(x) {
-            // With n = x r: dx = r (dy w - n mean(dy w n)) = (dy w) r - x r³ mean(dy w x).
-            let r = inverse_rms(isa, x, eps);
-            let mean = sum_products(isa, x, weight, dy) / hidden as f32;
-            grad_run(isa, x, weight, r, r * r * r * mean, dy);
-        }
-    });
-    flex::to_dtype(dy, dtype)
+    let weight = contiguous(weight);
+    let (weight, isa, eps) = (weight.storage::<f32>(), Isa::detect(), eps as f32);
+    norm::overwrite_rows(x, dy, |x, dy| {
+        // With n = x r: dx = r (dy w - n mean(dy w n)) = (dy w) r - x r³ mean(dy w x).
+        let r = inverse_rms(isa, x, eps);
+        let mean = sum_products(isa, x, weight, dy) / x.len() as f32;
+        grad_run(isa, x, weight, r, r * r * r * mean, dy);
+    })
 }
 
 /// See [`super::RmsNormOps::rms_norm_grad_weight`].
 pub(super) fn grad_weight(x: FlexTensor, dy: FlexTensor, eps: f64) -> FlexTensor {
-    let (dtype, hidden) = (TensorMetadata::dtype(&x), TensorMetadata::shape(&x)[1]);
-    let (x, dy) = (contiguous(x), contiguous(dy));
-    let (x, dy) = (x.storage::<f32>(), dy.storage::<f32>());
     let (isa, eps) = (Isa::detect(), eps as f32);
-    let size = flex::rows_per_task(hidden) * hidden;
-    // One partial sum per task, added in order: the same bits whatever thread ran what.
-    let mut partial = vec![0.0; x.len().div_ceil(size.max(1)) * hidden];
-    for_each_chunk(&mut partial, hidden.max(1), |task, sum| {
-        let at = task * size..((task + 1) * size).min(x.len());
-        let rows = x[at.clone()]
-            .chunks_exact(hidden)
-            .zip(dy[at].chunks_exact(hidden));
-        for (x, dy) in rows {
-            accumulate_run(isa, x, dy, inverse_rms(isa, x, eps), sum);
-        }
-    });
-    let mut sum = vec![0.0; hidden];
-    for part in partial.chunks_exact(hidden.max(1)) {
-        for (sum, part) in sum.iter_mut().zip(part) {
-            *sum += part;
-        }
-    }
-    flex::tensor(sum, Shape::from([hidden]), dtype)
+    norm::sum_rows(x, dy, |x, dy, sum| {
+        accumulate_run(isa, x, dy, inverse_rms(isa, x, eps), sum);
+    })
 }
 
 #[cfg(test)]

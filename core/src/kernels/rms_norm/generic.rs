@@ -1,7 +1,9 @@
 //! RMS normalization from burn's own operations.
 
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{FloatDType, Shape};
+use burn::tensor::FloatDType;
+
+use crate::kernels::norm::{row, total};
 
 /// `x / sqrt(mean(x²) + eps) * weight`.
 pub(super) fn rms_norm<B: Backend>(
@@ -39,24 +41,14 @@ pub(super) fn grad_weight<B: Backend>(
     eps: f64,
 ) -> FloatTensor<B> {
     let dtype = x.dtype();
-    let hidden = x.shape()[1];
     let x = B::float_cast(x, FloatDType::F32);
     let normal = B::float_mul(x.clone(), inverse_rms::<B>(x, eps));
-    let sum = B::float_sum_dim(B::float_mul(B::float_cast(dy, FloatDType::F32), normal), 0);
-    B::float_cast(B::float_reshape(sum, Shape::from([hidden])), dtype.into())
+    let products = B::float_mul(B::float_cast(dy, FloatDType::F32), normal);
+    total::<B>(products, dtype.into())
 }
 
 /// `[rows, 1]`.
 fn inverse_rms<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
     let mean = B::float_mean_dim(B::float_mul(x.clone(), x), 1);
     B::float_recip(B::float_sqrt(B::float_add_scalar(mean, eps.into())))
-}
-
-/// `[hidden]` to `[1, hidden]`, f32.
-fn row<B: Backend>(weight: FloatTensor<B>) -> FloatTensor<B> {
-    let hidden = weight.shape()[0];
-    B::float_reshape(
-        B::float_cast(weight, FloatDType::F32),
-        Shape::from([1, hidden]),
-    )
 }

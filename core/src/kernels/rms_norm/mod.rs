@@ -18,8 +18,10 @@ mod reference;
 mod tests;
 
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::Tensor;
 use burn_cubecl::CubeBackend;
+
+use super::norm::weight_shape;
 
 /// The device side of [`rms_norm`]. The default bodies are burn operations. Fusion is kept out of them: fusing
 /// reductions with what broadcasts their result gave wrong gradients under it (burn 0.22.1, SwiftShader).
@@ -52,10 +54,6 @@ pub trait RmsNormOps: Backend {
     ) -> FloatTensor<Self> {
         generic::grad_weight::<Self>(x, dy, eps)
     }
-}
-
-fn weight_shape(x: &Shape) -> Shape {
-    Shape::from([x[1]])
 }
 
 impl RmsNormOps for CubeBackend {}

@@ -5,7 +5,7 @@ use super::names::Names;
 use crate::weights::{HostTensor, TensorSpec, WeightError, WeightSource};
 
 /// Tensors of an encoder that was saved alone (`embeddings…` for `bert.embeddings…`), or by TensorFlow (`gamma` and
-/// `beta` for a norm's `weight` and `bias`), found under the classifier's names.
+/// `beta` for a norm's `weight` and `bias`), found and listed under the classifier's names.
 pub struct Prefixed<'a> {
     inner: &'a dyn WeightSource,
     prefix: &'static str,
@@ -41,13 +41,35 @@ impl<'a> Prefixed<'a> {
     }
 }
 
+/// What an encoder that was saved alone begins its names with.
+const BARE: [&str; 4] = ["embeddings.", "encoder.", "transformer.", "pooler."];
+
+impl Prefixed<'_> {
+    /// The classifier's name for `name`, one of the checkpoint's.
+    fn canonical(&self, name: &str) -> String {
+        let norm = |old: &str, new: &str| Some(format!("{}{new}", name.strip_suffix(old)?));
+        let named = norm("LayerNorm.gamma", "LayerNorm.weight")
+            .or_else(|| norm("LayerNorm.beta", "LayerNorm.bias"))
+            .unwrap_or_else(|| name.to_owned());
+        match BARE.iter().any(|part| named.starts_with(part)) {
+            true => format!("{}{named}", self.prefix),
+            false => named,
+        }
+    }
+}
+
 impl WeightSource for Prefixed<'_> {
     fn names(&self) -> Vec<String> {
-        self.inner.names()
+        let names = self.inner.names();
+        names.iter().map(|name| self.canonical(name)).collect()
     }
 
     fn spec(&self, name: &str) -> Option<TensorSpec> {
-        self.inner.spec(&self.stored(name))
+        let spec = self.inner.spec(&self.stored(name))?;
+        Some(TensorSpec {
+            name: name.to_owned(),
+            ..spec
+        })
     }
 
     fn get(&self, name: &str) -> Result<HostTensor<'_>, WeightError> {

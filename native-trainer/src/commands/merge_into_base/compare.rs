@@ -9,14 +9,13 @@ use qloom_core::evaluation::{Divergence, DivergenceReport};
 use qloom_core::host::{ReadError, block_on, to_vec};
 use qloom_core::models::llama::Llama;
 
+use super::BATCH;
 use super::sample::Sample;
 use crate::base::BaseFiles;
 use crate::device::ChosenDevice;
 use crate::progress::{Mode, task};
 use crate::session::load_adapter;
 
-/// Examples per batch.
-const BATCH: usize = 4;
 /// Positions whose logits exist at once.
 const CHUNK: usize = 128;
 

@@ -14,11 +14,11 @@ use crate::corpus::{self, Kind, Split};
 use crate::session::Data;
 
 /// Texts generated where no data are given; half stories, half pages of questions.
-const GENERATED: usize = 32;
+pub(super) const GENERATED: usize = 32;
 /// Examples and tokens of each where the base has no tokenizer either.
-const RANDOM: [usize; 2] = [16, 48];
+pub(super) const RANDOM: [usize; 2] = [16, 48];
 /// Seeds both.
-const SEED: u64 = 1;
+pub(super) const SEED: u64 = 1;
 
 /// Examples, and what to call them.
 pub(super) struct Sample {
@@ -90,15 +90,23 @@ fn generated() -> Result<Vec<Row>> {
     Ok(texts.into_iter().enumerate().map(row).collect())
 }
 
+/// Rows of `length` random ids.
+pub(super) fn random_ids(vocabulary: usize, length: usize) -> Vec<Vec<u32>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+    let mut row = || {
+        (0..length)
+            .map(|_| (rng.next_u64() % vocabulary as u64) as u32)
+            .collect()
+    };
+    (0..RANDOM[0]).map(|_| row()).collect()
+}
+
 /// Random token ids: they say little about text, but as much about the difference of two sets of weights.
 fn random(vocabulary: usize, context: usize) -> Sample {
-    let mut rng = ChaCha8Rng::seed_from_u64(SEED);
-    let examples = (0..RANDOM[0])
-        .map(|line| {
-            let length = RANDOM[1].min(context);
-            let input_ids: Vec<u32> = (0..length)
-                .map(|_| (rng.next_u64() % vocabulary as u64) as u32)
-                .collect();
+    let examples = random_ids(vocabulary, RANDOM[1].min(context))
+        .into_iter()
+        .enumerate()
+        .map(|(line, input_ids)| {
             let mut labels: Vec<i32> = input_ids.iter().map(|id| *id as i32).collect();
             labels[..1].fill(IGNORE);
             Example {
