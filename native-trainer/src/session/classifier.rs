@@ -9,12 +9,12 @@ use qloom_core::adapters::{Adapter, RECEIPT, Receipt};
 use qloom_core::data::{
     BatchOptions, BatchPlan, CollateOptions, DataConfig, DataError, Example, LabelNames, Task,
 };
-use qloom_core::lora::overlay;
+use qloom_core::lora::{Init, Method, overlay};
 use qloom_core::models::bert::{BertClassifier, BertConfig, Head};
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::{ClassLosses, TrainSet, classify};
 use qloom_core::weights::WeightSource;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::classifier_start;
 use super::cost::{self, Cost};
@@ -22,8 +22,8 @@ use super::method::Summary;
 use super::preflight;
 use super::run::{Run, RunResult, eval_set};
 use super::{
-    ClassifierScores, Data, Expected, checked_adapter, classifier_board, describe, describe_class,
-    read_adapter,
+    ClassifierScores, Data, Expected, base_scores, checked_adapter, classifier_board, describe,
+    describe_class, read_adapter,
 };
 use crate::base::{BaseFiles, check_rows};
 use crate::config::RunConfig;
@@ -133,7 +133,9 @@ pub(super) fn train(
         }
         false => {
             let set = eval_set(config, &data, &tokenizer)?;
-            let before = ClassifierScores::new(classify(&start, &set)?, &data.labels)?;
+            let parts = start_identity(config, base, chosen, &data)?;
+            let before = base_scores::shared(&parts, || Ok(classify(&start, &set)?))?;
+            let before = ClassifierScores::new(before, &data.labels)?;
             let after = ClassifierScores::new(classify(&adapted, &set)?, &data.labels)?;
             let mut base_json = before.to_json()?;
             if model.head.classifier.is_none() {
@@ -170,6 +172,35 @@ pub(super) fn train(
     };
     cost::record(&run.dir.metrics(), &cost)?;
     Ok(result)
+}
+
+/// All that decides what is scored as the base. A fresh adapter changes nothing yet, so runs that differ in it share
+/// the scores; a head that the base lacks is drawn by the seed.
+fn start_identity(
+    config: &RunConfig,
+    base: &BaseFiles,
+    chosen: &ChosenDevice,
+    data: &Data,
+) -> Result<Value> {
+    let lora = &config.lora;
+    let unchanged = lora.adapter.is_none()
+        && matches!(lora.init, Init::Default | Init::Gaussian)
+        && lora.method != Method::Full
+        && lora.modules_to_save.is_empty();
+    let own = (!unchanged).then_some(lora);
+    let fingerprint = base.fingerprint()?;
+    let batch = config.eval.batch_size;
+    Ok(json!([
+        "classes",
+        fingerprint,
+        config.model,
+        config.train.seed,
+        own,
+        chosen.name,
+        data.hash_of_eval(),
+        data.labels,
+        batch
+    ]))
 }
 
 /// The run's data. Where nothing names the classes and there is a head already, that of the adapter to continue or the

@@ -1,7 +1,7 @@
 //! A run from configuration to artifact, shared by `train`, `pretrain`, `demo`, `eval` and `data`.
 
 mod artifact;
-mod base_scores;
+pub(crate) mod base_scores;
 mod classifier;
 mod classifier_scores;
 mod classifier_start;
