@@ -51,6 +51,8 @@ pub enum Body {
 pub struct Prompt {
     /// The text given.
     pub text: String,
+    /// What is asked, for people and judges: the text without the template's markup and the system message.
+    pub question: String,
     /// Its tokens, bos included: a prefix of the training example's.
     pub ids: Vec<u32>,
     /// The expected answer.

@@ -91,31 +91,34 @@ impl Formatter<'_> {
             at: row.source.clone(),
             error,
         };
-        let (text, reference) = match sample.body {
+        let (text, question, reference) = match sample.body {
             Body::Tokens { input_ids, labels } => {
                 let cut = labels.iter().skip(1).position(|&l| l != IGNORE);
                 let (given, rest) = input_ids.split_at(cut.map_or(input_ids.len(), |c| c + 1));
                 return Ok(Prompt {
                     text: self.tokenizer.decode(given, false).map_err(tokenize)?,
+                    question: self.tokenizer.decode(given, true).map_err(tokenize)?,
                     ids: given.to_vec(),
                     reference: self.tokenizer.decode(rest, true).map_err(tokenize)?,
                     class: None,
                 });
             }
-            Body::Text(text) => (String::new(), text),
-            Body::Pair { prompt, completion } => (prompt, completion.trim_start().to_owned()),
+            Body::Text(text) => (String::new(), String::new(), text),
+            Body::Pair { prompt, completion } => {
+                (prompt.clone(), prompt, completion.trim_start().to_owned())
+            }
             Body::Chat(turns) => {
                 let last = turns.iter().rposition(|m| m.role == "assistant");
                 let reference = last.map_or(String::new(), |i| turns[i].content.clone());
-                (
-                    self.chat_prompt(&turns[..last.unwrap_or(turns.len())], &row.source)?,
-                    reference,
-                )
+                let before = &turns[..last.unwrap_or(turns.len())];
+                let text = self.chat_prompt(before, &row.source)?;
+                (text, question(before), reference)
             }
         };
         let encoded = self.tokenizer.encode_document(&text).map_err(tokenize)?;
         Ok(Prompt {
             text,
+            question,
             ids: encoded.ids,
             reference,
             class: sample.class,
@@ -233,5 +236,18 @@ impl FieldEngine {
                 found: e.to_string(),
             },
         }
+    }
+}
+
+/// What the turns ask: a single user's words, or, of a longer conversation, every turn under its role.
+fn question(turns: &[Message]) -> String {
+    let said: Vec<&Message> = turns.iter().filter(|m| m.role != "system").collect();
+    match said[..] {
+        [one] => one.content.clone(),
+        _ => said
+            .iter()
+            .map(|m| format!("{}: {}", m.role, m.content))
+            .collect::<Vec<_>>()
+            .join("\n\n"),
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use super::objective::{Evaluation, Objective};
 use super::step::{Accumulated, Place, Stack, StepOptions, accumulate_stack, block_index};
@@ -84,7 +85,7 @@ impl Objective for BertClassifier {
 }
 
 /// A classifier's answers to examples whose classes are known, in the order of the plan.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClassLosses {
     /// Class probabilities of every example.
     pub probabilities: Vec<Vec<f32>>,

@@ -112,6 +112,9 @@ pub(crate) struct GenerateArguments {
     /// Format of `--data`.
     #[arg(long)]
     pub(crate) format: Option<String>,
+    /// Answer with the adapter only, where the base has answered before.
+    #[arg(long, requires = "adapter")]
+    pub(crate) no_base: bool,
     /// Write `prompt, reference, base, adapted` rows here (JSONL).
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,

@@ -133,7 +133,10 @@ pub(super) fn predict(
             .then(|| probabilities(model, &texts, &tokenizer, arguments.batch_size))
             .transpose()
     };
-    let before = classes_of(&model)?;
+    let before = match arguments.no_base {
+        true => None,
+        false => classes_of(&model)?,
+    };
     let after = adapted
         .as_ref()
         .map(|a| classes_of(&a.model))

@@ -23,6 +23,8 @@ use crate::session::{load_adapter, read_one};
 /// A prompt as text and as ids, with what the data says should follow.
 struct Prompt {
     text: String,
+    /// Without the markup of a chat template.
+    question: String,
     ids: Vec<u32>,
     reference: Option<String>,
 }
@@ -67,7 +69,10 @@ pub(super) fn run(common: &Common, arguments: GenerateArguments) -> Result<()> {
         bar.finish();
         Ok(all)
     };
-    let base_answers = answers(&model, "base")?;
+    let base_answers = match arguments.no_base {
+        true => None,
+        false => Some(answers(&model, "base")?),
+    };
     let adapted_answers = adapted
         .as_ref()
         .map(|model| answers(model, "adapted"))
@@ -76,14 +81,16 @@ pub(super) fn run(common: &Common, arguments: GenerateArguments) -> Result<()> {
         .iter()
         .enumerate()
         .map(|(i, prompt)| {
-            let adapted = adapted_answers.as_ref().map(|all| &all[i]);
+            let of = |all: &Option<Vec<Generated>>| all.as_ref().map(|all| all[i].clone());
+            let (base, adapted) = (of(&base_answers), of(&adapted_answers));
             json!({
                 "prompt": prompt.text,
+                "question": prompt.question,
                 "reference": prompt.reference,
-                "base": base_answers[i].text,
-                "adapted": adapted.map(|a| &a.text),
-                "base_ids": base_answers[i].ids,
-                "adapted_ids": adapted.map(|a| &a.ids),
+                "base": base.as_ref().map(|a| &a.text),
+                "adapted": adapted.as_ref().map(|a| &a.text),
+                "base_ids": base.as_ref().map(|a| &a.ids),
+                "adapted_ids": adapted.as_ref().map(|a| &a.ids),
             })
         })
         .collect();
@@ -94,10 +101,10 @@ pub(super) fn run(common: &Common, arguments: GenerateArguments) -> Result<()> {
     }
     if common.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
-    } else if let Some(adapted) = &adapted_answers {
+    } else if let (Some(base), Some(adapted)) = (&base_answers, &adapted_answers) {
         let samples: Vec<Sample> = prompts
             .iter()
-            .zip(base_answers.iter().zip(adapted))
+            .zip(base.iter().zip(adapted))
             .map(|(prompt, (base, adapted))| Sample {
                 task: "generate".into(),
                 prompt: prompt.text.clone(),
@@ -109,9 +116,8 @@ pub(super) fn run(common: &Common, arguments: GenerateArguments) -> Result<()> {
             .collect();
         println!("{}", table::samples(&samples, table::Look::stdout()));
     } else if arguments.out.is_none() {
-        base_answers
-            .iter()
-            .for_each(|answer| println!("{}", answer.text));
+        let answers = base_answers.iter().chain(&adapted_answers).flatten();
+        answers.for_each(|answer| println!("{}", answer.text));
     }
     Ok(())
 }
@@ -153,6 +159,7 @@ fn prompts(
                 let prompt = encoder.formatter().prompt(row)?;
                 Ok(Prompt {
                     text: prompt.text,
+                    question: prompt.question,
                     ids: prompt.ids,
                     reference: Some(prompt.reference),
                 })
@@ -187,6 +194,7 @@ fn prompts(
             let ids = tokenizer.encode_document(&text)?.ids;
             Ok(Prompt {
                 text: prompt.clone(),
+                question: prompt.clone(),
                 ids,
                 reference: None,
             })

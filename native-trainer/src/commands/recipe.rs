@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::{Common, UsageError};
@@ -79,7 +79,14 @@ fn follow_one(common: &Common, arguments: RecipeRunArguments) -> Result<()> {
         embedder: arguments.embedder,
     };
     let kitchen = follow(&name, &recipe, site, order)?;
-    show(common, &kitchen)
+    show(common, &kitchen)?;
+    match &kitchen.broken {
+        None => Ok(()),
+        Some(broken) => bail!(
+            "{broken}. Everything else is in {}; the same command asks the judge for the rest",
+            kitchen.results().display()
+        ),
+    }
 }
 
 fn show(common: &Common, kitchen: &Kitchen) -> Result<()> {

@@ -9,13 +9,16 @@ use serde_json::{Map, Value, json};
 
 use super::eval::show;
 use super::{Common, UsageError};
+use crate::base::BaseFiles;
 use crate::cli::{BertScoreArguments, ScoreArguments, StatisticsArguments, TextArguments};
 use crate::files::read_text;
 use crate::progress::{Mode, task};
 use crate::report::board::{Board, Compared, Grid, comparison_json};
+use crate::runs::child;
 use crate::scoring::measured::{Measured, Statistics, compare};
 use crate::scoring::pairs::{self, Columns, Pairs};
 use crate::scoring::{encoder, labels, metric_names};
+use crate::session::base_scores;
 
 /// BERTScore's three numbers.
 const BERTSCORE: [&str; 3] = ["bertscore_precision", "bertscore_recall", "bertscore_f1"];
@@ -153,26 +156,43 @@ impl Scorer<'_> {
             idf: given.idf,
             baseline: baseline(given)?,
         };
-        let embedder = encoder::open(model, given.layer, &self.common.device)?;
-        let total = predictions.len() as u64;
-        let label = format!("bertscore, {name}");
-        let mut bar = task::Task::start(Mode::detect(false), &label, total, task::Unit::Items);
-        let progress = |done: usize| bar.at(done as u64);
-        let scores = bert_score(
-            embedder.as_ref(),
+        let measure = || -> Result<Vec<[f32; 3]>> {
+            let embedder = encoder::open(model, given.layer, &self.common.device)?;
+            let total = predictions.len() as u64;
+            let label = format!("bertscore, {name}");
+            let mut bar = task::Task::start(Mode::detect(false), &label, total, task::Unit::Items);
+            let progress = |done: usize| bar.at(done as u64);
+            let references = &self.pairs.references;
+            let scores = bert_score(
+                embedder.as_ref(),
+                predictions,
+                references,
+                &config,
+                progress,
+            )?;
+            bar.finish();
+            let numbers = scores.iter().map(|s| [s.precision, s.recall, s.f1]);
+            Ok(numbers.collect())
+        };
+        // The same predictions come again where a recipe scores its base beside every adapter.
+        let base = child::base_scores().map(|_| BaseFiles::open(&model.to_string_lossy()));
+        let fingerprint = base.transpose()?.map(|b| b.fingerprint()).transpose()?;
+        let parts = json!([
+            "bertscore",
+            fingerprint,
+            given.layer,
+            config.idf,
+            given.baseline.as_deref().map(read_text).transpose()?,
             predictions,
-            &self.pairs.references,
-            &config,
-            progress,
-        )?;
-        bar.finish();
+            self.pairs.references,
+            self.common.device
+        ]);
+        let scores = base_scores::shared(&parts, measure)?;
         BERTSCORE
             .into_iter()
             .enumerate()
             .map(|(part, key)| {
-                let values = scores
-                    .iter()
-                    .map(|s| f64::from([s.precision, s.recall, s.f1][part]));
+                let values = scores.iter().map(|s| f64::from(s[part]));
                 let measured = Measured::text(key, TextScores::mean(values), &self.statistics)?;
                 // F1 is the score; the other two are there to read it by.
                 Ok(if part < 2 {

@@ -17,6 +17,8 @@ use crate::files::atomic;
 use crate::runs::planned::folder_name;
 use crate::session::{read_all, read_one};
 
+use super::kitchen::Order;
+
 /// Seeds what is generated and which rows are taken.
 const SEED: u64 = 1;
 
@@ -60,6 +62,17 @@ pub(crate) enum Layout {
     Sst2,
 }
 
+impl Layout {
+    /// What the numbers stand for that a folder in this layout has for labels.
+    fn label_names(self) -> &'static [&'static str] {
+        match self {
+            Self::File => &[],
+            Self::TweetEval => &["negative", "neutral", "positive"],
+            Self::Sst2 => &["negative", "positive"],
+        }
+    }
+}
+
 /// What a recipe trains and scores on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Prepared {
@@ -76,34 +89,39 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(
     source: &Source,
     table: &mut Table,
-    data: Option<&str>,
-    small: bool,
+    order: &Order,
     answer: Option<usize>,
     out: &Path,
 ) -> Result<Prepared> {
     let folder = out.join("data");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    let run = config::from_table(table.clone(), "the recipe")?;
-    let settings = &run.data;
-    let mut too_long = 0;
-    let mut given = |(mut train, mut eval): (Vec<Row>, Vec<Row>)| {
-        if let Some(answer) = answer {
-            for rows in [&mut train, &mut eval] {
-                too_long += keep_answerable(rows, &run, answer)?;
+    let settings = config::from_table(table.clone(), "the recipe")?.data;
+    let rows = |files: &[String]| Ok::<_, anyhow::Error>(read_all(files, &settings)?.rows);
+    let given = match order.data.as_deref() {
+        Some(data) if Path::new(data).exists() => {
+            let data = Path::new(data);
+            if data.is_dir() {
+                name_labels(table, source.layout, &order.set)?;
             }
+            Some(read(source, data, &settings, &folder)?)
         }
-        choose(source, train, eval, small, settings)
+        Some(hub) => Some((rows(&[hub.to_owned()])?, Vec::new())),
+        None if order.small => None,
+        None => Some((rows(&settings.train)?, rows(&settings.eval)?)),
     };
-    let (train, eval) = match (data, small) {
-        (Some(data), _) if Path::new(data).exists() => {
-            given(read(source, Path::new(data), settings, &folder)?)?
-        }
-        (Some(hub), _) => given((read_all(&[hub.to_owned()], settings)?.rows, Vec::new()))?,
-        (None, true) => generated(source)?,
-        (None, false) => {
-            let rows = |files: &[String]| Ok::<_, anyhow::Error>(read_all(files, settings)?.rows);
-            given((rows(&settings.train)?, rows(&settings.eval)?))?
+    let mut too_long = 0;
+    let (train, eval) = match given {
+        None => generated(source)?,
+        Some((mut train, mut eval)) => {
+            keep_own_names(table, &train)?;
+            let run = config::from_table(table.clone(), "the recipe")?;
+            if let Some(answer) = answer {
+                for rows in [&mut train, &mut eval] {
+                    too_long += keep_answerable(rows, &run, answer)?;
+                }
+            }
+            choose(source, train, eval, order.small, &run.data)?
         }
     };
     let mut prepared = Prepared {
@@ -128,6 +146,33 @@ pub(crate) fn prepare(
 }
 
 type Record = Map<String, Value>;
+
+/// Calls the classes what the layout's numbers mean, unless the user does.
+fn name_labels(table: &mut Table, layout: Layout, set: &[String]) -> Result<()> {
+    let names = layout.label_names();
+    let own = |item: &String| item.trim_start().starts_with("data.label_names");
+    if names.is_empty() || set.iter().any(own) {
+        return Ok(());
+    }
+    let names = names.iter().map(|name| (*name).into()).collect();
+    config::set(table, "data.label_names", Some(toml::Value::Array(names)))
+}
+
+/// A recipe names the columns of its own data set. Rows that lack such a column and have one of the field's own name
+/// are taken as they are.
+fn keep_own_names(table: &mut Table, rows: &[Row]) -> Result<()> {
+    let Some(fields) = table.get("data").and_then(|data| data.get("fields")) else {
+        return Ok(());
+    };
+    let has = |name: &str| rows.iter().any(|row| row.record.contains_key(name));
+    let fields = fields.as_table().cloned().unwrap_or_default();
+    for (field, column) in fields {
+        if column.as_str().is_some_and(|column| !has(column)) && has(&field) {
+            config::set(table, &format!("data.fields.{field}"), None)?;
+        }
+    }
+    Ok(())
+}
 
 /// Leaves out rows whose prompt and an answer of `answer` tokens exceed the base's positions; returns how many.
 fn keep_answerable(rows: &mut Vec<Row>, run: &RunConfig, answer: usize) -> Result<usize> {
@@ -321,6 +366,66 @@ mod tests {
         }
     }
 
+    fn small(data: Option<String>) -> Order {
+        Order {
+            small: true,
+            data,
+            ..Order::default()
+        }
+    }
+
+    #[test]
+    fn a_layout_brings_its_own_columns_and_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        for split in ["train", "test"] {
+            let rows: String = (0..60).map(|i| format!("text {i}\t{}\n", i % 2)).collect();
+            std::fs::write(dir.path().join(format!("{split}.tsv")), rows).unwrap();
+        }
+        let out = tempfile::tempdir().unwrap();
+        let recipe: Table = toml::from_str(
+            "[data]\nformat = \"classification\"\nfields = { text = \"sentence\" }\nlabel_names = [\"a\", \"b\", \"c\"]",
+        )
+        .unwrap();
+        let source = Source {
+            layout: Layout::Sst2,
+            ..source(Generate::Sentiment)
+        };
+        let mut order = small(Some(dir.path().display().to_string()));
+        let prepared = |order: &Order| {
+            let mut table = recipe.clone();
+            prepare(&source, &mut table, order, None, out.path()).unwrap();
+            config::from_table(table, "t").unwrap().data
+        };
+        let data = prepared(&order);
+        assert!(data.fields.is_empty(), "{:?}", data.fields);
+        let names = |data: &DataConfig| serde_json::to_value(&data.label_names).unwrap();
+        assert_eq!(names(&data), serde_json::json!(["negative", "positive"]));
+        order.set = vec!["data.label_names=[\"x\", \"y\"]".to_owned()];
+        assert_eq!(
+            names(&prepared(&order)),
+            serde_json::json!(["a", "b", "c"]),
+            "what the user set, which lies in the table already"
+        );
+    }
+
+    #[test]
+    fn a_column_that_is_there_keeps_its_name() {
+        let row = |name: &str| Row {
+            record: std::iter::once((name.to_owned(), Value::from("x"))).collect(),
+            source: qloom_core::data::SourceLine {
+                file: "f".into(),
+                line: 1,
+            },
+        };
+        for (column, kept) in [("sentence", true), ("text", false), ("review", true)] {
+            let mut table: Table =
+                toml::from_str("[data]\nfields = { text = \"sentence\" }").unwrap();
+            keep_own_names(&mut table, &[row(column)]).unwrap();
+            let fields = table["data"]["fields"].as_table().unwrap();
+            assert_eq!(fields.contains_key("text"), kept, "{column}");
+        }
+    }
+
     #[test]
     fn generated_rows_have_the_fields_of_their_format() {
         for (kind, field) in [
@@ -361,8 +466,7 @@ mod tests {
         let prepared = prepare(
             &source(Generate::Sentiment),
             &mut table,
-            Some(&data),
-            true,
+            &small(Some(data)),
             None,
             out.path(),
         )
@@ -380,7 +484,7 @@ mod tests {
         source.category = Some("category".into());
         let out = tempfile::tempdir().unwrap();
         let mut table = Table::new();
-        let prepared = prepare(&source, &mut table, None, true, None, out.path()).unwrap();
+        let prepared = prepare(&source, &mut table, &small(None), None, out.path()).unwrap();
         assert_eq!(prepared.categories.len(), 6);
         let rows: usize = prepared
             .categories

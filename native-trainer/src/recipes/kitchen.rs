@@ -80,6 +80,8 @@ pub(crate) struct Kitchen {
     pub(crate) verdicts: Vec<(String, Value)>,
     /// What was left out, and why.
     pub(crate) notes: Vec<String>,
+    /// Why a step that nothing else needs broke off; the tables are written without what it did not get to.
+    pub(crate) broken: Option<String>,
 }
 
 /// Sets what `--small` sets.
@@ -105,19 +107,11 @@ pub(crate) fn follow(name: &str, text: &str, site: Site, order: Order) -> Result
     }
     std::fs::create_dir_all(&site.out)
         .with_context(|| format!("cannot create {}", site.out.display()))?;
-    let data = order.data.as_deref();
     let answer = recipe.step.iter().find_map(|step| match step {
         Step::Generate { max_new_tokens } => Some(*max_new_tokens),
         _ => None,
     });
-    let prepared = data::prepare(
-        &recipe.data,
-        &mut table,
-        data,
-        order.small,
-        answer,
-        &site.out,
-    )?;
+    let prepared = data::prepare(&recipe.data, &mut table, &order, answer, &site.out)?;
     let config = config::from_table(table.clone(), name)?;
     let file = site.out.join("run.toml");
     let text = toml::to_string_pretty(&config)?;
@@ -137,6 +131,7 @@ pub(crate) fn follow(name: &str, text: &str, site: Site, order: Order) -> Result
         comparisons: Vec::new(),
         verdicts: Vec::new(),
         notes: Vec::new(),
+        broken: None,
     };
     if kitchen.prepared.too_long > 0 {
         kitchen.notes.push(format!(

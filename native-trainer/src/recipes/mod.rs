@@ -56,6 +56,8 @@ pub(crate) struct Recipe {
     /// Keys that `--small` sets instead; `false` takes a key out.
     #[serde(default)]
     pub(crate) small: Table,
+    /// What there is to know of the results at `--small`.
+    pub(crate) small_note: Option<String>,
     /// What is done, in order.
     pub(crate) step: Vec<Step>,
 }

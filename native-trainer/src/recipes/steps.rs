@@ -12,9 +12,11 @@ use super::Merge;
 use super::kitchen::{Kitchen, Model, Role};
 use crate::commands::sweep;
 use crate::files::{atomic, jsonl, read_text};
+use crate::progress::interrupt::Interrupt;
 use crate::runs::child;
 use crate::runs::planned::{Planned, folder_name, in_folder};
 use crate::runs::spec;
+use crate::scoring::measured::{Measured, Statistics};
 
 /// Scores of one model on one category; `category` is empty for all rows.
 #[derive(Clone, Debug)]
@@ -23,6 +25,14 @@ pub(crate) struct Scored {
     pub(crate) category: String,
     pub(crate) examples: usize,
     pub(crate) metrics: Map<String, Value>,
+}
+
+impl Scored {
+    /// As `metrics.json` has it; no category where it is of all rows.
+    pub(crate) fn to_json(&self) -> Value {
+        let category = (!self.category.is_empty()).then_some(&self.category);
+        json!({ "model": self.model, "category": category, "examples": self.examples, "metrics": self.metrics })
+    }
 }
 
 /// One run of the configuration as it stands.
@@ -167,7 +177,9 @@ pub(super) fn generate(kitchen: &mut Kitchen, max_new_tokens: usize) -> Result<(
     let column = kitchen.recipe.data.category.clone();
     for model in kitchen.models.clone() {
         eprintln!("== answers of {}", model.name);
-        let rows = answers_of(kitchen, &model, &eval, max_new_tokens)?;
+        // Every adapter is answered against the same base: its answers come with the first.
+        let with_base = kitchen.answers.is_empty();
+        let rows = answers_of(kitchen, &model, &eval, max_new_tokens, with_base)?;
         ensure!(
             rows.len() == held.len(),
             "{} answers to {} prompts; delete {} and run the recipe again",
@@ -175,7 +187,7 @@ pub(super) fn generate(kitchen: &mut Kitchen, max_new_tokens: usize) -> Result<(
             held.len(),
             kitchen.path("answers").display()
         );
-        if kitchen.answers.is_empty() {
+        if with_base {
             kitchen.answers = rows
                 .iter()
                 .zip(&held)
@@ -202,8 +214,8 @@ fn first_columns(
     category: Option<&str>,
 ) -> Map<String, Value> {
     let mut all = Map::new();
-    for key in ["prompt", "reference"] {
-        all.insert(key.to_owned(), row.get(key).cloned().unwrap_or_default());
+    for (key, from) in [("prompt", "question"), ("reference", "reference")] {
+        all.insert(key.to_owned(), row.get(from).cloned().unwrap_or_default());
     }
     if let Some(column) = category {
         all.insert(
@@ -223,6 +235,7 @@ fn answers_of(
     model: &Model,
     eval: &Path,
     max_new_tokens: usize,
+    with_base: bool,
 ) -> Result<Vec<Map<String, Value>>> {
     let config = &kitchen.config;
     let eval = eval.display().to_string();
@@ -232,7 +245,8 @@ fn answers_of(
         config.model,
         config.data.system,
         read_text(Path::new(&eval))?,
-        max_new_tokens
+        max_new_tokens,
+        with_base
     ]);
     let name = format!(
         "{}-{}.jsonl",
@@ -261,6 +275,9 @@ fn answers_of(
         flag("--batch-size", &config.eval.batch_size.max(8).to_string());
         flag("--device", &kitchen.site.device);
         flag("--out", &out.display().to_string());
+        if !with_base {
+            arguments.push("--no-base".to_owned());
+        }
         let log = kitchen.log(&format!("generate-{}", folder_name(&model.name)))?;
         child::run(&arguments, None, &log)?.output(&format!("answers of {}", model.name))?;
     }
@@ -311,8 +328,9 @@ pub(super) fn score(
         flag("--device", &kitchen.site.device);
         flag("--out", &out.display().to_string());
         let log = kitchen.log(&format!("score-{}", folder_name(&model.name)))?;
-        let said =
-            child::run(&arguments, None, &log)?.output(&format!("scores of {}", model.name))?;
+        let shared = kitchen.path("base_scores");
+        let said = child::run(&arguments, Some(&shared), &log)?
+            .output(&format!("scores of {}", model.name))?;
         let said: Value = serde_json::from_str(&said).context("what trainer score printed")?;
         let first = kitchen.scores.is_empty();
         for name in ["base", model.name.as_str()] {
@@ -336,7 +354,7 @@ pub(super) fn score(
     Ok(())
 }
 
-/// Means over the prompts of each category, out of the scores of single answers.
+/// Means, with their intervals, over the prompts of each category, out of the scores of single answers.
 fn by_category(answers: &[Map<String, Value>], file: &Path, model: &str) -> Result<Vec<Scored>> {
     let categories: Vec<Option<&str>> = answers
         .iter()
@@ -354,34 +372,44 @@ fn by_category(answers: &[Map<String, Value>], file: &Path, model: &str) -> Resu
         .enumerate()
         .filter_map(|(at, name)| Some((at, name.strip_prefix(&prefix)?.to_owned())))
         .collect();
-    let mut sums: BTreeMap<String, (usize, Vec<f64>)> = BTreeMap::new();
+    let mut values: BTreeMap<String, Vec<Vec<f64>>> = BTreeMap::new();
     for (row, category) in reader.records().zip(categories) {
         let row = row?;
-        let entry = sums
+        let entry = values
             .entry(category.unwrap_or("none").to_owned())
-            .or_insert((0, vec![0.0; columns.len()]));
-        entry.0 += 1;
-        for (sum, (at, _)) in entry.1.iter_mut().zip(&columns) {
-            *sum += row
-                .get(*at)
-                .and_then(|cell| cell.parse::<f64>().ok())
-                .unwrap_or(f64::NAN);
+            .or_insert_with(|| vec![Vec::new(); columns.len()]);
+        for (all, (at, name)) in entry.iter_mut().zip(&columns) {
+            let cell = row.get(*at).unwrap_or_default();
+            let value = cell.parse().with_context(|| {
+                format!(
+                    "{}: {cell:?} under {prefix}{name} is no number",
+                    file.display()
+                )
+            })?;
+            all.push(value);
         }
     }
-    let scored = sums.into_iter().map(|(category, (examples, sums))| Scored {
-        model: model.to_owned(),
-        category,
-        examples,
-        metrics: columns
-            .iter()
-            .zip(sums)
-            .map(|((_, metric), sum)| (metric.clone(), json!(sum / examples as f64)))
-            .collect(),
-    });
-    Ok(scored.collect())
+    let statistics = Statistics::default();
+    let mut scored = Vec::with_capacity(values.len());
+    for (category, values) in values {
+        let mut metrics = Map::new();
+        for ((_, metric), values) in columns.iter().zip(&values) {
+            let measured = Measured::mean(metric, values, false, &statistics)?;
+            metrics.insert(metric.clone(), json!(measured.interval.estimate));
+            metrics.insert(format!("{metric}_ci"), json!(measured.interval.bounds()));
+        }
+        scored.push(Scored {
+            model: model.to_owned(),
+            category,
+            examples: values.first().map_or(0, Vec::len),
+            metrics,
+        });
+    }
+    Ok(scored)
 }
 
-/// Every adapter against the base before the judge.
+/// Every adapter against the base before the judge. A judge that fails ends this step and not the recipe: answers and
+/// scores are there, and what it said so far is kept.
 pub(super) fn judge(kitchen: &mut Kitchen) -> Result<()> {
     if kitchen.order.judge.is_empty() {
         kitchen.notes.push(
@@ -392,6 +420,7 @@ pub(super) fn judge(kitchen: &mut Kitchen) -> Result<()> {
         return Ok(());
     }
     let pairs = kitchen.path("answers.jsonl");
+    let interrupt = Interrupt::install()?;
     for adapter in kitchen.models.clone() {
         eprintln!("== judging {} against the base", adapter.name);
         let out = in_folder(&kitchen.site.out, "judge", &folder_name(&adapter.name))?;
@@ -405,8 +434,21 @@ pub(super) fn judge(kitchen: &mut Kitchen) -> Result<()> {
         flag("--device", &kitchen.site.device);
         flag("--out", &out.display().to_string());
         let log = kitchen.log(&format!("judge-{}", folder_name(&adapter.name)))?;
-        let said =
-            child::run(&arguments, None, &log)?.output(&format!("judging {}", adapter.name))?;
+        let ended = child::run(&arguments, None, &log)?;
+        if interrupt.requested() {
+            bail!("interrupted; the same command continues where this one stopped");
+        }
+        let said = match ended.output(&adapter.name) {
+            Ok(said) => said,
+            Err(error) => {
+                kitchen.broken = Some(format!(
+                    "The judge was asked about {} of {} models and failed at {error:#}",
+                    kitchen.verdicts.len(),
+                    kitchen.models.len()
+                ));
+                return Ok(());
+            }
+        };
         let verdict = serde_json::from_str(&said).context("what trainer judge printed")?;
         kitchen.verdicts.push((adapter.name, verdict));
     }

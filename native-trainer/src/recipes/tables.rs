@@ -1,9 +1,11 @@
 //! What recipes end with: the table their experiment had when it was made by hand, and ours beside it.
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use super::Kind;
 use super::kitchen::Kitchen;
+use super::steps::Scored;
 use crate::files::atomic;
 
 mod categories;
@@ -18,6 +20,7 @@ pub(super) fn write(kitchen: &mut Kitchen, kind: Kind) -> Result<()> {
         Kind::Categories => categories::table(kitchen)?,
         Kind::Generation => generation::table(kitchen)?,
     };
+    write_metrics(kitchen)?;
     let mut text = format!(
         "# {}\n\n{}\n\n{body}",
         kitchen.recipe.title, kitchen.recipe.about
@@ -26,11 +29,36 @@ pub(super) fn write(kitchen: &mut Kitchen, kind: Kind) -> Result<()> {
         text.push_str(
             "\nThis was the small scale: a check that every part works, on a model and data too small to say more.\n",
         );
+        let own_base = kitchen.order.base.is_none();
+        if let Some(note) = kitchen.recipe.small_note.as_ref().filter(|_| own_base) {
+            text.push_str(&format!("\n{note}\n"));
+        }
     }
-    for note in &kitchen.notes {
+    for note in kitchen.notes.iter().chain(&kitchen.broken) {
         text.push_str(&format!("\n{note}\n"));
     }
     atomic::write_file(&kitchen.results(), text.as_bytes())
+}
+
+/// Puts scores of answers and the judge's verdicts beside the runs in `metrics.json`.
+fn write_metrics(kitchen: &Kitchen) -> Result<()> {
+    let Some(experiments) = &kitchen.experiments else {
+        return Ok(());
+    };
+    let mut all = experiments.to_json();
+    if !kitchen.scores.is_empty() {
+        all["answers"] = kitchen.scores.iter().map(Scored::to_json).collect();
+        all["comparisons"] = pairs(&kitchen.comparisons);
+    }
+    if !kitchen.verdicts.is_empty() {
+        all["judge"] = pairs(&kitchen.verdicts);
+    }
+    let json = serde_json::to_vec_pretty(&all)?;
+    atomic::write_file(&kitchen.path("metrics.json"), &json)
+}
+
+fn pairs(all: &[(String, Value)]) -> Value {
+    Value::Object(all.iter().cloned().collect())
 }
 
 fn experiments(kitchen: &Kitchen) -> Result<String> {
@@ -40,7 +68,7 @@ fn experiments(kitchen: &Kitchen) -> Result<String> {
         .context("this table needs runs before it")?;
     experiments.write(&kitchen.site.out, "experiment_table")?;
     Ok(format!(
-        "{}![runs side by side](experiment_table.png)\n",
+        "{}\n![runs side by side](experiment_table.png)\n",
         experiments.sections()
     ))
 }

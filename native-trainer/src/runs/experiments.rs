@@ -214,7 +214,10 @@ impl Experiments {
     /// `base`, with what its prompts differ by where there are several.
     fn base_name(&self, record: &Record) -> String {
         let several = self.bases().len() > 1;
-        let labels = self.keys.iter().filter(|key| several && decides_base(key));
+        let labels = self
+            .keys
+            .iter()
+            .filter(|key| several && decides_base(key, record));
         let labels = labels.filter_map(|key| record.label(key));
         std::iter::once("base")
             .chain(labels)
@@ -228,7 +231,7 @@ impl Experiments {
         row.extend(
             self.keys
                 .iter()
-                .map(|key| match several && decides_base(key) {
+                .map(|key| match several && decides_base(key, record) {
                     true => record.label(key).unwrap_or("-").to_owned(),
                     false => "-".to_owned(),
                 }),
@@ -348,9 +351,10 @@ impl Experiments {
     }
 }
 
-/// Whether a base's scores depend on `key`: model and data, not how training goes.
-fn decides_base(key: &str) -> bool {
-    key.starts_with("data.") && key != "data.seed" || key.starts_with("model.")
+/// Whether a base's scores depend on `key`: model and data, not how training goes; but an untrained head is drawn.
+fn decides_base(key: &str, record: &Record) -> bool {
+    let drawn = record.base.get("head").is_some() && key == "train.seed";
+    key.starts_with("data.") && key != "data.seed" || key.starts_with("model.") || drawn
 }
 
 fn cost_cells(record: &Record) -> Vec<String> {

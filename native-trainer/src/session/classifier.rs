@@ -9,20 +9,20 @@ use qloom_core::data::{
     BatchOptions, BatchPlan, CollateOptions, DataConfig, DataError, Example, LabelNames, Task,
 };
 use qloom_core::host::block_on;
-use qloom_core::lora::overlay;
+use qloom_core::lora::{Init, Method, overlay};
 use qloom_core::models::bert::{BertClassifier, BertConfig, Head};
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::{ClassLosses, TrainSet, classify};
 use qloom_core::weights::WeightSource;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::classifier_start;
 use super::preflight;
 use super::run::{Run, RunResult, eval_set};
 use super::samples::{SAMPLES, write_samples};
 use super::{
-    ClassifierScores, Data, Expected, checked_adapter, class_probabilities, classifier_board,
-    describe_class, read_adapter,
+    ClassifierScores, Data, Expected, base_scores, checked_adapter, class_probabilities,
+    classifier_board, describe_class, read_adapter,
 };
 use crate::base::{BaseFiles, check_rows};
 use crate::config::RunConfig;
@@ -117,9 +117,10 @@ pub(super) fn train(
     let adapted = place.adapted(&start, base, &model, &trained.folder, chosen, dtype)?;
     // Where training starts: an untrained head is part of what the run begins with.
     let before = place.model.with(&start.parameters.overlay());
+    let parts = start_identity(config, base, chosen, &data)?;
     let untrained = model.head.classifier.is_none();
     let shown = score(
-        &run, config, &before, &adapted, &data, &tokenizer, task, untrained,
+        &run, config, &before, &adapted, &data, &tokenizer, task, untrained, &parts,
     )?;
     run.conclude(config, base, &data, trained, shown, chosen, task)
 }
@@ -135,13 +136,15 @@ fn score(
     tokenizer: &Tokenizer,
     task: &str,
     untrained: bool,
+    parts: &Value,
 ) -> Result<(Vec<Metric>, Vec<Sample>)> {
     if data.eval.is_empty() {
         run.write_scores(Map::new(), Map::new(), data)?;
         return Ok((Vec::new(), Vec::new()));
     }
     let set = eval_set(config, data, tokenizer)?;
-    let before = ClassifierScores::new(block_on(classify(before, &set))?, &data.labels)?;
+    let before = base_scores::shared(parts, || Ok(block_on(classify(before, &set))?))?;
+    let before = ClassifierScores::new(before, &data.labels)?;
     let after = ClassifierScores::new(block_on(classify(adapted, &set))?, &data.labels)?;
     let mut base_json = before.to_json()?;
     if untrained {
@@ -154,6 +157,35 @@ fn score(
     let board = classifier_board(task, &data.eval, tokenizer, base, tuned)?;
     board.write(run.dir.path())?;
     Ok((board.metrics(), samples))
+}
+
+/// All that decides what is scored as the base. A fresh adapter changes nothing yet, so runs that differ in it share
+/// the scores; a head that the base lacks is drawn by the seed.
+fn start_identity(
+    config: &RunConfig,
+    base: &BaseFiles,
+    chosen: &ChosenDevice,
+    data: &Data,
+) -> Result<Value> {
+    let lora = &config.lora;
+    let unchanged = lora.adapter.is_none()
+        && matches!(lora.init, Init::Default | Init::Gaussian)
+        && lora.method != Method::Full
+        && lora.modules_to_save.is_empty();
+    let own = (!unchanged).then_some(lora);
+    let fingerprint = base.fingerprint()?;
+    let batch = config.eval.batch_size;
+    Ok(json!([
+        "classes",
+        fingerprint,
+        config.model,
+        config.train.seed,
+        own,
+        chosen.name,
+        data.hash_of_eval(),
+        data.labels,
+        batch
+    ]))
 }
 
 /// The run's data. Where nothing names the classes and there is a head already, that of the adapter to continue or the

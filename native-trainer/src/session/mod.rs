@@ -2,7 +2,7 @@
 
 mod adaptable;
 mod artifact;
-mod base_scores;
+pub(crate) mod base_scores;
 mod classifier;
 mod classifier_scores;
 mod classifier_start;

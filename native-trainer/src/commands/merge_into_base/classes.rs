@@ -9,7 +9,7 @@ use qloom_core::data::{
     Task, collate,
 };
 use qloom_core::evaluation::Divergence;
-use qloom_core::host::to_vec;
+use qloom_core::host::{block_on, to_vec};
 use qloom_core::models::bert::{BertClassifier, BertConfig};
 use serde_json::{Map, Value, json};
 
@@ -95,8 +95,8 @@ impl Unmerged {
             let batch = collate(&self.examples, rows, CollateOptions::new(self.pad_id));
             let classes = self.labels.len();
             let [a, b] = [
-                to_vec(self.model.logits(&batch)?),
-                to_vec(merged.logits(&batch)?),
+                block_on(to_vec(self.model.logits(&batch)?))?,
+                block_on(to_vec(merged.logits(&batch)?))?,
             ];
             let pairs = a.chunks(classes).zip(b.chunks(classes));
             for ((a, b), &index) in pairs.zip(&batch.examples) {

@@ -4,11 +4,12 @@
 //! category, the judge's verdicts.
 
 use anyhow::{Context, Result};
+use qloom_core::adapters::RECEIPT;
 use serde_json::{Map, Value};
 
 use super::super::kitchen::{Kitchen, Role};
 use super::super::steps::Scored;
-use crate::files::atomic;
+use crate::files::{atomic, read};
 use crate::report::{markdown, numbers};
 use crate::runs::record::score;
 
@@ -24,17 +25,25 @@ pub(super) fn table(kitchen: &Kitchen) -> Result<String> {
     write_csv(kitchen, "scores.csv", &scores(kitchen, &metrics))?;
 
     let mut text = String::from("## Every model on all held-out prompts\n\n");
-    let header: Vec<String> = ["model", "kind"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(metrics.iter().cloned())
-        .chain(["judge: wins over the base".to_owned()])
-        .collect();
+    let main = main_metric(&metrics);
+    let mut header: Vec<String> = ["model", "kind"].map(str::to_owned).to_vec();
+    header.extend(metrics.iter().cloned());
+    if let Some(main) = main {
+        header.push(format!("{main}, against the base"));
+    }
+    header.push("distance from the true sum".to_owned());
+    if !kitchen.verdicts.is_empty() {
+        header.push("judge: wins over the base".to_owned());
+    }
     let rows: Vec<Vec<String>> = whole(kitchen)
         .map(|scored| overall(kitchen, scored, &metrics))
         .collect();
     text.push_str(&markdown::table(&header, &rows));
-    for metric in &metrics {
+    text.push_str(
+        "\nThe distance is that of a merged adapter from the weighted sum of its parts' updates, relative to that sum: \
+         0 is the sum itself. Every metric by category, with intervals, is in scores.csv.\n",
+    );
+    for metric in metrics.iter().filter(|m| CROSSED.contains(&m.as_str())) {
         text.push_str(&format!("\n## {metric}, by category\n\n"));
         let (header, rows) = crossed(kitchen, metric);
         text.push_str(&markdown::table(&header, &rows));
@@ -44,6 +53,15 @@ pub(super) fn table(kitchen: &Kitchen) -> Result<String> {
     }
     text.push_str(&format!("\n{}", experiments.sections()));
     Ok(text)
+}
+
+/// Metrics that get a table of models by categories.
+const CROSSED: [&str; 3] = ["bertscore_f1", "rougeL", "token_f1"];
+
+/// The metric whose difference from the base is tested in the table.
+fn main_metric(metrics: &[String]) -> Option<&String> {
+    let found = |name: &&str| metrics.iter().find(|m| m == name);
+    CROSSED.iter().find_map(found)
 }
 
 /// The metrics to show: those with an interval that are no parts of another.
@@ -87,12 +105,30 @@ fn overall(kitchen: &Kitchen, scored: &Scored, metrics: &[String]) -> Vec<String
                 None => "-".to_owned(),
             }),
     );
-    let verdict = kitchen
-        .verdicts
-        .iter()
-        .find(|(model, _)| *model == scored.model);
-    row.push(verdict.map_or("-".to_owned(), |(_, verdict)| win_rate(verdict)));
+    if let Some(main) = main_metric(metrics) {
+        let compared = of(&kitchen.comparisons, &scored.model);
+        let p = compared.and_then(|c| c[main.as_str()]["p_value"].as_f64());
+        row.push(p.map_or("-".to_owned(), numbers::p_value));
+    }
+    row.push(distance(kitchen, &scored.model).map_or("-".to_owned(), numbers::score));
+    if !kitchen.verdicts.is_empty() {
+        row.push(of(&kitchen.verdicts, &scored.model).map_or("-".to_owned(), win_rate));
+    }
     row
+}
+
+fn of<'a>(all: &'a [(String, Value)], model: &str) -> Option<&'a Value> {
+    all.iter()
+        .find(|(name, _)| name == model)
+        .map(|(_, value)| value)
+}
+
+/// How far a merged adapter is from the weighted sum of its parts' updates, as its receipt has it.
+fn distance(kitchen: &Kitchen, model: &str) -> Option<f64> {
+    let merged = kitchen.models.iter().find(|m| m.name == model)?;
+    let receipt = read(&merged.adapter.join(RECEIPT)).ok()?;
+    let receipt: Value = serde_json::from_slice(&receipt).ok()?;
+    receipt["merge"]["fidelity"]["relative_error"].as_f64()
 }
 
 fn win_rate(verdict: &Value) -> String {
