@@ -86,7 +86,7 @@ fn is_parquet(path: &Path) -> Result<bool> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use parquet::basic::Compression;
     use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
@@ -96,7 +96,7 @@ mod tests {
     use std::sync::Arc;
 
     /// Two columns, `text` with a null in the middle, and a list of ids.
-    fn write(path: &Path, compression: Compression) {
+    pub(crate) fn write(path: &Path, compression: Compression) {
         let schema = "message row { OPTIONAL BYTE_ARRAY text (UTF8); REQUIRED INT64 label;
             OPTIONAL group ids (LIST) { REPEATED group list { REQUIRED INT64 element; } } }";
         let schema = Arc::new(parse_message_type(schema).unwrap());

@@ -456,6 +456,50 @@ fn data_set_splits_and_adapters_are_fetched() {
 }
 
 #[test]
+fn a_parquet_file_of_a_data_set_is_fetched_alone_and_read() {
+    let (cache, made) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = made.path().join("rows.parquet");
+    crate::files::records::tests::write(&file, parquet::basic::Compression::SNAPPY);
+    let bytes = std::fs::read(&file).unwrap();
+    let name = "sentiment/train-00000-of-00001.parquet";
+    let server = Server::start(&[
+        (name, &bytes),
+        ("sentiment/test-00000-of-00001.parquet", b"x"),
+    ]);
+    let settings = server.settings(cache.path());
+    let get = |text: &str, settings: &HubSettings| {
+        let reference = DatasetRef::parse(text).unwrap().unwrap();
+        fetch::Hub::new(settings.clone())
+            .unwrap()
+            .dataset(&reference, None, None)
+    };
+    let text = format!("hf:me/tiny/{name}");
+    let paths = get(&text, &settings).unwrap();
+    assert_eq!(paths.len(), 1);
+    let rows = crate::session::read_one(&paths[0], &Default::default()).unwrap();
+    assert_eq!(rows.rows.len(), 3);
+    assert_eq!(rows.rows[1].record["label"], -2);
+    assert!(!server.requests().iter().any(|r| r.contains("test-")));
+
+    let cut_off = HubSettings {
+        endpoint: "http://127.0.0.1:1".into(),
+        ..settings.clone()
+    };
+    assert_eq!(get(&text, &cut_off).unwrap(), paths, "from the cache");
+    let error = get("hf:me/tiny/sentiment/absent.parquet", &settings).unwrap_err();
+    let error = format!("{error:#}");
+    assert!(
+        error.contains("absent.parquet") && error.contains(name),
+        "{error}"
+    );
+    let error = format!("{:#}", get("hf:me/other/a.parquet", &cut_off).unwrap_err());
+    assert!(
+        error.contains("cannot be reached") && error.contains("HF_HUB_OFFLINE"),
+        "{error}"
+    );
+}
+
+#[test]
 fn local_folders_need_no_hub() {
     let dir = tempfile::tempdir().unwrap();
     let settings = HubSettings {

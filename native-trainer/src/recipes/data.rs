@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use qloom_core::data::{DataConfig, Encoder, Row, Share, Task, sample_rows};
+use qloom_core::data::{DataConfig, DataError, Encoder, Row, Share, Task, Truncation, sample_rows};
+use qloom_core::models::Architecture;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toml::Table;
@@ -80,12 +81,12 @@ pub(crate) struct Prepared {
     pub(crate) eval: Option<PathBuf>,
     /// Category and its training rows.
     pub(crate) categories: Vec<(String, PathBuf)>,
-    /// Rows left out because their prompt is too long for the base.
+    /// Rows left out because they are too long for the runs or the base.
     pub(crate) too_long: usize,
 }
 
-/// Writes the rows below `out` and points `table` to them. Rows whose prompt leaves the base no room for `answer` tokens
-/// are left out where a step generates answers.
+/// Writes the rows below `out` and points `table` to them. Rows that are too long are left out first; where a step
+/// generates answers, also those whose prompt leaves the base no room for `answer` tokens.
 pub(crate) fn prepare(
     source: &Source,
     table: &mut Table,
@@ -108,7 +109,12 @@ pub(crate) fn prepare(
         }
         Some(hub) => Some((rows(&[hub.to_owned()])?, Vec::new())),
         None if order.small => None,
-        None => Some((rows(&settings.train)?, rows(&settings.eval)?)),
+        None => {
+            let both = || Ok::<_, anyhow::Error>((rows(&settings.train)?, rows(&settings.eval)?));
+            Some(both().context(
+                "the recipe's own data; --data takes a file of yours instead, and --small without --data generates some",
+            )?)
+        }
     };
     let mut too_long = 0;
     let (train, eval) = match given {
@@ -116,10 +122,8 @@ pub(crate) fn prepare(
         Some((mut train, mut eval)) => {
             keep_own_names(table, &train)?;
             let run = config::from_table(table.clone(), "the recipe")?;
-            if let Some(answer) = answer {
-                for rows in [&mut train, &mut eval] {
-                    too_long += keep_answerable(rows, &run, answer)?;
-                }
+            for rows in [&mut train, &mut eval] {
+                too_long += keep_usable(rows, &run, answer)?;
             }
             choose(source, train, eval, order.small, &run.data)?
         }
@@ -174,23 +178,42 @@ fn keep_own_names(table: &mut Table, rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-/// Leaves out rows whose prompt and an answer of `answer` tokens exceed the base's positions; returns how many.
-fn keep_answerable(rows: &mut Vec<Row>, run: &RunConfig, answer: usize) -> Result<usize> {
-    if rows.is_empty() {
+/// Leaves out rows that the runs could not use, before any are chosen, so that a run of 600 rows trains 600: rows over
+/// `data.max_length` where those are dropped, and rows whose prompt and an answer of `answer` tokens exceed the base's
+/// positions. Returns how many.
+fn keep_usable(rows: &mut Vec<Row>, run: &RunConfig, answer: Option<usize>) -> Result<usize> {
+    let drops = run.data.truncation == Truncation::Drop;
+    if rows.is_empty() || !drops && answer.is_none() {
         return Ok(0);
     }
     let base = BaseFiles::open(&run.model.base)?;
-    let context = base.llama_config()?.max_position_embeddings;
+    let Architecture::Llama(llama) = base.architecture()? else {
+        return Ok(0);
+    };
+    let context = llama.max_position_embeddings;
     let tokenizer = base.tokenizer_for(&run.data)?;
     let encoder = Encoder::new(&run.data, rows, &tokenizer, Task::Causal, context)?;
     let mut fits = Vec::with_capacity(rows.len());
     for row in rows.iter() {
-        fits.push(encoder.formatter().prompt(row)?.ids.len() + answer <= context);
+        let answerable = match answer {
+            Some(answer) => encoder.formatter().prompt(row)?.ids.len() + answer <= context,
+            None => true,
+        };
+        fits.push(answerable && (!drops || trains(&encoder, row)?));
     }
     let before = rows.len();
     let mut fits = fits.into_iter();
     rows.retain(|_| fits.next().unwrap_or(false));
     Ok(before - rows.len())
+}
+
+/// Whether a row is short enough to be trained, and holds anything to train.
+fn trains(encoder: &Encoder<'_>, row: &Row) -> Result<bool> {
+    match encoder.encode(std::slice::from_ref(row), 0, "a row", &mut |_| {}) {
+        Err(DataError::NothingTrained { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(true),
+    }
 }
 
 /// Training and held-out rows of `--data`; the second is empty for a single file.

@@ -135,7 +135,8 @@ pub(crate) fn follow(name: &str, text: &str, site: Site, order: Order) -> Result
     };
     if kitchen.prepared.too_long > 0 {
         kitchen.notes.push(format!(
-            "{} rows were left out: with an answer they exceed the base's context.",
+            "{} rows of the data were left out before any were chosen: they, or their prompt with an answer, are too long for \
+             data.max_length or the base's context.",
             kitchen.prepared.too_long
         ));
     }
