@@ -4,6 +4,8 @@ mod generate;
 mod sampler;
 mod steps;
 mod stop;
+#[cfg(test)]
+mod tests;
 
 pub use generate::{Finish, GenerateError, Generated, Generator};
 pub use sampler::{SampleError, Sampler, SamplingConfig, SamplingConfigError};
