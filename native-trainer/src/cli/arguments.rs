@@ -52,7 +52,7 @@ Examples:
   trainer eval run.toml --metrics accuracy,macro_f1,label_likelihood,calibration
   trainer eval --base ./base --data book.jsonl --format text --stride 256 --window 512")]
 pub(crate) struct EvalArguments {
-    /// A run's configuration: its base, its adapter and its held-out data.
+    /// A run's configuration: its base, what it trained and its held-out data.
     pub(crate) config: Option<PathBuf>,
     /// Override one value of the configuration.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -82,8 +82,8 @@ pub(crate) struct EvalArguments {
     /// Tokens per window, with --stride; the base's context when absent.
     #[arg(long, requires = "stride")]
     pub(crate) window: Option<usize>,
-    /// Folder for table.md, scores.csv, scores.json, per_example.csv and pictures; the run's own when a configuration is
-    /// given and it has run.
+    /// Folder for table.md, scores.csv, scores.json, per_example.csv and pictures. Default, after a run: its own folder,
+    /// where metrics.json is brought up to date too; but of other examples than the run's nothing is kept.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     /// Longest example in tokens.

@@ -98,19 +98,7 @@ impl Task {
             (None, Some(run)) => self.refreshed(run, board, data)?,
             (out, _) => out.as_deref(),
         };
-        if let Some(folder) = folder {
-            board.write(folder)?;
-            eprintln!(
-                "scores of {} examples in {}",
-                board.examples,
-                folder.display()
-            );
-        }
-        match common.json {
-            true => println!("{}", serde_json::to_string_pretty(&board.json)?),
-            false => println!("{}", board.table(table::Look::stdout())),
-        }
-        Ok(())
+        show(common, board, folder)
     }
 
     /// The run's folder, its `metrics.json` brought up to date; none where the scores are not the run's own.
@@ -120,11 +108,28 @@ impl Task {
             return Ok(Some(run));
         }
         eprintln!(
-            "{} keeps its scores: these are of other examples, or of the base in another form; --out keeps them too",
+            "{} keeps its scores: these are of other examples, or of the base in another form; name a folder with --out to keep them",
             run.display()
         );
         Ok(None)
     }
+}
+
+/// Writes the files where there is a folder for them, and prints the result.
+pub(super) fn show(common: &Common, board: &Board, out: Option<&Path>) -> Result<()> {
+    if let Some(folder) = out {
+        board.write(folder)?;
+        eprintln!(
+            "scores of {} examples in {}",
+            board.examples,
+            folder.display()
+        );
+    }
+    match common.json {
+        true => println!("{}", serde_json::to_string_pretty(&board.json)?),
+        false => println!("{}", board.table(table::Look::stdout())),
+    }
+    Ok(())
 }
 
 /// Scores base and adapter on the same held-out examples.

@@ -229,6 +229,68 @@ fn check_formula(base: &File, adapter: &Adapter, want: &[f64]) {
     assert!(UpdateError::relative(&errors).unwrap() < 1e-6);
 }
 
+/// A classification head that the base lacks, or has for other classes, comes along, and a quantized base keeps it dense.
+#[test]
+fn a_classification_head_comes_along() {
+    let tensor = |shape: &[usize], seed| {
+        let count = shape.iter().product();
+        OwnedTensor::from_f32(shape.to_vec(), &values(count, seed)).unwrap()
+    };
+    const HEAD: &str = "classifier.weight";
+    let saved = vec![
+        (HEAD.to_owned(), tensor(&[3, 32], 8)),
+        ("classifier.bias".to_owned(), tensor(&[3], 9)),
+    ];
+    let adapter = adapter(saved.clone());
+    let list: Vec<(String, OwnedTensor)> = [WEIGHT, OTHER]
+        .map(|name| (name.to_owned(), tensor(&SHAPE, 1)))
+        .into_iter()
+        .chain([(HEAD.to_owned(), tensor(&[2, 32], 7))])
+        .collect();
+    let two = serialize(&list, &Default::default()).unwrap();
+    let two = SafetensorsSource::single("two classes", two).unwrap();
+    for base in [base(), two] {
+        let options = crate::quantization::QuantizeOptions::default();
+        let quantized = crate::quantization::quantize_checkpoint(
+            &base,
+            CONFIG,
+            &options,
+            Vec::new(),
+            |_, _| {},
+        );
+        let (bytes, report) = quantized.unwrap();
+        let nf4 = SafetensorsSource::single("nf4", bytes).unwrap();
+        for (base, config) in [(&base, CONFIG), (&nf4, report.config_json.as_slice())] {
+            for requantize in [false, true] {
+                let (file, config) = merged(base, config, &adapter, requantize);
+                for (name, want) in &saved {
+                    let got = file.get(name).unwrap();
+                    assert_eq!(got.shape, want.shape);
+                    assert_eq!(got.to_f32().unwrap(), want.to_f32().unwrap());
+                }
+                assert_eq!(is_quantized(&file, WEIGHT), requantize);
+                let text = String::from_utf8(config).unwrap();
+                assert_eq!(text.contains("\"classifier\""), requantize, "{text}");
+                update_errors(base, &file, &adapter).unwrap();
+            }
+        }
+    }
+    let other = Adapter::new(
+        adapter.config.clone(),
+        &adapter.modules().unwrap(),
+        vec![("pooled.weight".to_owned(), tensor(&[3, 32], 8))],
+    );
+    let e = merge_into_base(
+        &base(),
+        CONFIG,
+        &other.unwrap(),
+        false,
+        Vec::new(),
+        |_, _| {},
+    );
+    assert!(e.unwrap_err().to_string().contains("pooled.weight"));
+}
+
 #[test]
 fn an_adapter_of_another_base_has_no_place() {
     let mut other = adapter(vec![]);

@@ -45,20 +45,16 @@ impl Unmerged {
         let model = base.load_classifier(chosen, "auto", true, dtype)?;
         let loaded = load_classifier(&arguments.adapter, base, &model)?;
         let classes = loaded.model.head.num_labels().unwrap_or(0);
-        let names = match loaded.label_names {
-            Some(names) => names,
-            None if bert.labels.len() == classes => class_names(&bert.labels),
-            None => class_names(
-                &(0..classes)
-                    .map(|i| format!("LABEL_{i}"))
-                    .collect::<Vec<_>>(),
-            ),
-        };
         let word = |name: &Value| {
             name.as_str()
                 .map_or_else(|| name.to_string(), str::to_owned)
         };
-        let labels: Vec<String> = names.values().map(word).collect();
+        let labels: Vec<String> = match &loaded.label_names {
+            Some(names) => names.values().map(word).collect(),
+            None if bert.labels.len() == classes => bert.labels.clone(),
+            None => (0..classes).map(|i| format!("LABEL_{i}")).collect(),
+        };
+        let names = loaded.label_names.unwrap_or_else(|| class_names(&labels));
         ensure!(
             labels.len() == classes,
             "adapter {} names the classes {labels:?}, and its head has {classes}",
