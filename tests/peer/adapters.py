@@ -113,6 +113,7 @@ def compare(a, name, probe, causal):
     got = load_file(out)
 
     folder = dense(a, base, label)
+    torch.manual_seed(0)  # of the head that an encoder saved alone lacks
     kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     # eval: gradients without dropout, as the probe takes them

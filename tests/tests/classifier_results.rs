@@ -259,7 +259,7 @@ fn an_adapter_merges_into_an_encoder_dense_and_quantized() {
         // A classifier of its own: classes by name, weights under the classifier's names, ready to be scored.
         let written = json(&to.join("config.json"));
         assert_eq!(written["architectures"][0], "BertForSequenceClassification");
-        assert_eq!(written["id2label"]["1"], "bad");
+        assert_eq!(written["id2label"]["1"], "good");
         assert_eq!(
             written.get("quantization_config").is_some(),
             requantize,

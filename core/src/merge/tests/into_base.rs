@@ -43,10 +43,15 @@ fn adapter(saved: Vec<(String, OwnedTensor)>) -> Adapter {
         scaling: 2.0,
         dropout: 0.0,
     };
+    let mut modules: Vec<String> = saved
+        .iter()
+        .filter_map(|(name, _)| Some(name.rsplit_once('.')?.0.to_owned()))
+        .collect();
+    modules.dedup();
     let config = PeftConfig {
         r: 2,
         lora_alpha: 4.0,
-        modules_to_save: (!saved.is_empty()).then(|| vec!["lm_head".into()]),
+        modules_to_save: (!modules.is_empty()).then_some(modules),
         ..PeftConfig::default()
     };
     Adapter::new(config, &[m], saved).unwrap()
@@ -275,19 +280,8 @@ fn a_classification_head_comes_along() {
             }
         }
     }
-    let other = Adapter::new(
-        adapter.config.clone(),
-        &adapter.modules().unwrap(),
-        vec![("pooled.weight".to_owned(), tensor(&[3, 32], 8))],
-    );
-    let e = merge_into_base(
-        &base(),
-        CONFIG,
-        &other.unwrap(),
-        false,
-        Vec::new(),
-        |_, _| {},
-    );
+    let other = self::adapter(vec![("pooled.weight".to_owned(), tensor(&[3, 32], 8))]);
+    let e = merge_into_base(&base(), CONFIG, &other, false, Vec::new(), |_, _| {});
     assert!(e.unwrap_err().to_string().contains("pooled.weight"));
 }
 

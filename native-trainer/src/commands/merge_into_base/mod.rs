@@ -37,7 +37,7 @@ const BATCH: usize = 4;
 /// Base and adapter unmerged, and a sample to compare on.
 enum Unmerged {
     Text(compare::Unmerged, sample::Sample),
-    Classes(classes::Unmerged),
+    Classes(Box<classes::Unmerged>),
 }
 
 impl Unmerged {
@@ -49,7 +49,7 @@ impl Unmerged {
     ) -> Result<Self> {
         if let Architecture::Bert(bert) = base.architecture()? {
             let loaded = classes::Unmerged::load(arguments, base, &bert, chosen, dtype)?;
-            return Ok(Self::Classes(loaded));
+            return Ok(Self::Classes(Box::new(loaded)));
         }
         let sample = sample::load(arguments, base)?;
         let unmerged = compare::Unmerged::load(base, &arguments.adapter, chosen, dtype)?;
