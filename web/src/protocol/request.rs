@@ -54,6 +54,10 @@ pub enum Request {
         columns: Vec<Column>,
         /// How to sample; every column uses the same seed.
         sampling: SamplingConfig,
+        /// What each column has said before: turns put before those of a chat prompt, one list per column. Empty where
+        /// there are none or where all columns share them.
+        #[serde(default)]
+        histories: Vec<Vec<Turn>>,
     },
     /// Class probabilities of a text in every column; for classifiers. Answer: `Classified`.
     Classify {
