@@ -2,6 +2,9 @@
 //!
 //! The worker, the storage and the page come on top of this; no model or merge maths will live here.
 
+pub mod engine;
+pub mod protocol;
+
 use qloom_core::adapters::{Adapter, AdapterError};
 
 /// What the page shows of a dropped adapter before any weight is downloaded.
