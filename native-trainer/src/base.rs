@@ -82,29 +82,7 @@ impl BaseFiles {
 
     /// Ids that end an answer: those of both configurations, the tokenizer's, and the template's end of turn.
     pub(crate) fn end_ids(&self, config: &LlamaConfig, tokenizer: &Tokenizer) -> Vec<u32> {
-        let mut ids = config.eos_token_ids.clone();
-        ids.extend(tokenizer.eos_id());
-        let listed = match self.generation_config.get("eos_token_id") {
-            Some(Value::Array(many)) => many.clone(),
-            Some(one) => vec![one.clone()],
-            None => Vec::new(),
-        };
-        ids.extend(
-            listed
-                .iter()
-                .filter_map(|id| u32::try_from(id.as_u64()?).ok()),
-        );
-        if let Ok(Some(template)) = tokenizer.chat_template() {
-            let specials: Vec<String> = tokenizer.special_texts().collect();
-            ids.extend(
-                template
-                    .end_of_turn(&specials)
-                    .and_then(|token| tokenizer.token_to_id(&token)),
-            );
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        ids
+        qloom_core::generation::end_ids(config, &self.generation_config, tokenizer)
     }
 
     /// Bytes of its weight files.

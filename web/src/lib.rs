@@ -2,8 +2,10 @@
 //!
 //! The worker, the storage and the page come on top of this; no model or merge maths will live here.
 
+pub mod archive;
 pub mod engine;
 pub mod protocol;
+pub mod state;
 
 use qloom_core::adapters::{Adapter, AdapterError};
 

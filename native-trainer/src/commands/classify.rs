@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use qloom_core::data::{Batch, DataConfig, Format, LabelNames, Task};
+use qloom_core::data::{Batch, DataConfig, Format, LabelNames, Task, class_names};
 use qloom_core::host::to_vec;
 use qloom_core::lora::parameters_of;
 use qloom_core::models::bert::{BertClassifier, BertConfig};
@@ -20,8 +20,8 @@ use crate::config::RunConfig;
 use crate::device::{self, ChosenDevice};
 use crate::files::{atomic, read};
 use crate::session::{
-    ClassifierScores, Data, class_losses, class_names, classifier_board, describe_class,
-    load_classifier, read_adapter, read_one,
+    ClassifierScores, Data, class_losses, classifier_board, describe_class, load_classifier,
+    read_adapter, read_one,
 };
 
 /// Scores base and adapter on the same held-out examples.

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result};
 use qloom_core::evaluation::{
-    Baseline, BertScoreConfig, BleuConfig, BleuTokenizer, BootstrapConfig, ClassMetric,
-    Predictions, SignificanceTest, TextMetric, TextOptions, TextScores, bert_score,
+    Baseline, BertScoreConfig, BleuConfig, BleuTokenizer, BootstrapConfig, ClassMetric, Measured,
+    Predictions, SignificanceTest, Statistics, TextMetric, TextOptions, TextScores, bert_score,
+    compare,
 };
 use serde_json::{Map, Value, json};
 
@@ -13,7 +14,6 @@ use crate::cli::{BertScoreArguments, ScoreArguments, StatisticsArguments, TextAr
 use crate::files::read_text;
 use crate::progress::{Mode, task};
 use crate::report::board::{Board, Compared, Grid, comparison_json};
-use crate::scoring::measured::{Measured, Statistics, compare};
 use crate::scoring::pairs::{self, Columns, Pairs};
 use crate::scoring::{encoder, labels, metric_names};
 

@@ -1,13 +1,11 @@
 //! Scores of one model or two on the same examples, whether the answers come from a model here or from a file.
 //!
-//! - [`measured`]: a metric of one model, with what pairing it with another model's needs;
 //! - [`labels`]: labels read from answers;
 //! - [`pairs`]: predictions and references from files;
 //! - [`encoder`]: the encoder behind BERTScore.
 
 pub(crate) mod encoder;
 pub(crate) mod labels;
-pub(crate) mod measured;
 pub(crate) mod pairs;
 
 use crate::commands::UsageError;

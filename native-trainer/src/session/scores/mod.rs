@@ -12,12 +12,14 @@ mod answers;
 mod likelihood;
 mod losses;
 
-pub(crate) use answers::{answer, reference};
+pub(crate) use answers::answer;
 pub(crate) use losses::long_examples;
 
 use anyhow::{Context, Result};
 use qloom_core::data::Example;
-use qloom_core::evaluation::{ClassMetric, Predictions, TextMetric, TextOptions};
+use qloom_core::evaluation::{
+    ClassMetric, Measured, Predictions, Statistics, TextMetric, TextOptions, compare,
+};
 use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -25,7 +27,6 @@ use serde_json::{Map, Value, json};
 
 use crate::config::EvalConfig;
 use crate::report::board::{Board, Compared, Grid, comparison_json};
-use crate::scoring::measured::{Measured, Statistics, compare};
 use crate::scoring::{labels, metric_names};
 
 /// The metrics of `[eval] metrics` and `trainer eval`; `rouge` stands for its four.
@@ -168,7 +169,7 @@ impl Scoring<'_> {
     fn references(&self) -> Result<Vec<String>> {
         self.examples
             .iter()
-            .map(|e| reference(e, self.tokenizer))
+            .map(|e| Ok(e.reference(self.tokenizer)?))
             .collect()
     }
 
@@ -191,7 +192,7 @@ impl Scoring<'_> {
             let mut cells = vec![
                 example.source.to_string(),
                 prompt,
-                reference(example, self.tokenizer)?,
+                example.reference(self.tokenizer)?,
             ];
             for column in 0..titles.len() {
                 let cell = |s: &ModelScores| s.columns.get(column)?.1.get(i).cloned();
