@@ -6,12 +6,12 @@
 
 use std::path::Path;
 
-use burn::tensor::{DType, Device, DeviceKind};
+use burn::tensor::{DType, Device, DeviceKind, Tensor};
 use qloom_core::adapters::Adapter;
 use qloom_core::data::{
     Batch, BatchOptions, BatchPlan, CollateOptions, Example, SourceLine, collate,
 };
-use qloom_core::host::to_vec;
+use qloom_core::host::{LocalFuture, block_on};
 use qloom_core::lora::{overlay, parameters_of};
 use qloom_core::models::llama::{self, BaseQuantization, Llama, LlamaConfig, LoadOptions};
 use qloom_core::train::{
@@ -21,6 +21,10 @@ use qloom_core::train::{
 use qloom_core::weights::SafetensorsSource;
 use qloom_tests::cases::{self, LlamaCase, Trajectory, unpadded};
 use qloom_tests::tensors::{Stored, assert_close, at_tokens, load, max_rel};
+
+fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    block_on(qloom_core::host::to_vec(tensor)).unwrap()
+}
 
 fn device() -> Option<Device> {
     if std::env::var("QLOOM_TEST_WGPU").as_deref() == Ok("1") {
@@ -120,8 +124,8 @@ fn assert_gradients(
         let error = max_rel(&loss.f32(), &want.f32());
         assert!(error <= 1e-4, "{what}: loss: relative error {error:.3e}");
         let flat = sum.flat(&parameters);
-        let got: Vec<(String, Stored)> = parameters
-            .split_host(&flat)
+        let got: Vec<(String, Stored)> = block_on(parameters.split_host(&flat))
+            .unwrap()
             .into_iter()
             .map(|(spec, values)| {
                 let name = format!("base_model.model.{}", spec.name);
@@ -174,8 +178,13 @@ impl Host for Nowhere {
         false
     }
 
-    fn save(&mut self, _: &Checkpoint, _: &Parameters, _: bool) -> Result<(), String> {
-        Ok(())
+    fn save<'a>(
+        &'a mut self,
+        _: &'a Checkpoint,
+        _: &'a Parameters,
+        _: bool,
+    ) -> LocalFuture<'a, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 
@@ -207,7 +216,7 @@ fn assert_trajectory(case: &LlamaCase, wanted: &Trajectory, device: &Device) {
     let parameters = Parameters::new(parameters_of(&init, 0.0).unwrap(), device);
     let mut trainer = Trainer::new(&model, parameters, config, set, None, String::new()).unwrap();
     let mut seen = Steps::default();
-    trainer.run(&mut Nowhere, &mut seen).unwrap();
+    block_on(trainer.run(&mut Nowhere, &mut seen)).unwrap();
 
     assert_eq!(seen.0.len(), wanted.steps.len(), "{what}: steps");
     for (step, (got, want)) in seen.0.iter().zip(&wanted.steps).enumerate() {
@@ -221,7 +230,7 @@ fn assert_trajectory(case: &LlamaCase, wanted: &Trajectory, device: &Device) {
         }
     }
     let want = load(&wanted.adapter.join("adapter_model.safetensors"));
-    for (spec, values) in trainer.parameters.to_host() {
+    for (spec, values) in block_on(trainer.parameters.to_host()).unwrap() {
         let name = format!("base_model.model.{}", spec.name);
         let got = Stored::from_f32(&spec.shape, &values);
         assert_close(&format!("{what}: {name}"), &got, &want[&name], 1e-3);

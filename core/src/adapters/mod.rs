@@ -17,6 +17,7 @@ pub use peft_config::{OneOrMany, Pattern, PeftConfig};
 pub use receipt::{LABELS, RECEIPT, Receipt, ReceiptWarning};
 pub use targets::{TargetSpec, resolve_targets, valid_targets};
 
+use crate::host::ReadError;
 use crate::weights::WeightError;
 use thiserror::Error;
 
@@ -41,6 +42,9 @@ pub enum AdapterError {
         /// What would do.
         supported: &'static str,
     },
+    /// The device with the trained values failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// An adapter trained on a model of another shape.
     #[error(
         "adapter for another base: tensor {tensor} expected {expected:?}, found {found:?}; it was trained on {base}, \

@@ -11,6 +11,7 @@ use super::bootstrap::{
     BootstrapConfig, BootstrapError, Interval, PairedDifference, bootstrap_ratio, paired_bootstrap,
     ratio, same_length,
 };
+use crate::host::ReadError;
 
 /// What a model made of one example.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,9 @@ pub enum PerplexityError {
     /// No interval.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+    /// The device failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// Losses of a model on every example of a set, in the set's order.

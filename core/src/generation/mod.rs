@@ -3,9 +3,11 @@
 mod end_ids;
 mod generate;
 mod sampler;
+mod steps;
 mod stop;
 
 pub use end_ids::end_ids;
 pub use generate::{Finish, GenerateError, Generated, Generator};
 pub use sampler::{SampleError, Sampler, SamplingConfig, SamplingConfigError};
+pub use steps::{Generation, Piece};
 pub use stop::StopMatcher;

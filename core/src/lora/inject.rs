@@ -46,12 +46,18 @@ pub fn peft_config(config: &LoraConfig, parameters: &Parameters, base: &str) -> 
 }
 
 /// The PEFT adapter of trained parameters. Closed gates are cut out of their pairs.
-pub fn to_adapter(config: &PeftConfig, parameters: &Parameters) -> Result<Adapter, AdapterError> {
+///
+/// # Errors
+/// Parameters that `config` does not describe; the device failed.
+pub async fn to_adapter(
+    config: &PeftConfig,
+    parameters: &Parameters,
+) -> Result<Adapter, AdapterError> {
     let mut modules: Vec<LoraModule> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut gates: HashMap<String, Vec<f32>> = HashMap::new();
     let mut saved = Vec::new();
-    for (spec, values) in parameters.to_host() {
+    for (spec, values) in parameters.to_host().await? {
         match (spec.role, spec.shape.as_slice()) {
             (
                 Role::LoraA {

@@ -2,7 +2,6 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 
-use crate::host::to_vec;
 use crate::kernels::attention::Dropout;
 
 /// Zeroes each feature with `probability` and scales the rest so that the mean stays. The mask follows from the device's
@@ -30,7 +29,11 @@ pub(crate) fn mask(
         return kept.div_scalar(keep);
     }
     let drawn = Tensor::<1>::random([4], Distribution::Uniform(0.0, 1.0), (device, DType::F32));
-    let seed = to_vec(drawn).into_iter().fold(0u64, |seed, x| {
+    // A CPU tensor is host memory: this read never waits, so it may be made in a browser too, and never fails.
+    let drawn = drawn
+        .try_into_data()
+        .map_or_else(|_| Vec::new(), |data| data.iter::<f32>().collect());
+    let seed = drawn.into_iter().fold(0u64, |seed, x| {
         // Sixteen good bits of each.
         (seed << 16) | (f64::from(x) * 65_536.0) as u64 & 0xffff
     });

@@ -12,6 +12,7 @@ use super::step::{Accumulated, Place, Stack, StepOptions, accumulate_stack, bloc
 use super::{Parameters, TrainError, TrainSet};
 use crate::data::{Batch, collate};
 use crate::evaluation::{PerplexityError, TokenLosses};
+use crate::host::LocalFuture;
 use crate::kernels::cross_entropy::{CrossEntropy, linear_cross_entropy};
 use crate::lora::Overlay;
 use crate::models::llama::{Context, Llama, index_tensor};
@@ -61,31 +62,37 @@ impl Objective for Llama {
         4 * tokens * per_token * self.blocks.len()
     }
 
-    fn evaluate(
-        &self,
-        parameters: &Parameters,
-        set: &TrainSet<'_>,
+    fn evaluate<'a>(
+        &'a self,
+        parameters: &'a Parameters,
+        set: &'a TrainSet<'_>,
         step: u64,
-    ) -> Result<Evaluation, TrainError> {
-        let failed = |source| TrainError::Evaluation { step, source };
-        let losses = evaluate(&self.with(&parameters.overlay()), set).map_err(failed)?;
-        let loss = losses.loss().map_err(failed)?;
-        Ok(Evaluation {
-            loss,
-            perplexity: Some(loss.exp()),
-            targets: losses.tokens(),
-            metrics: BTreeMap::new(),
+    ) -> LocalFuture<'a, Result<Evaluation, TrainError>> {
+        Box::pin(async move {
+            let failed = |source| TrainError::Evaluation { step, source };
+            let model = self.with(&parameters.overlay());
+            let losses = evaluate(&model, set).await.map_err(failed)?;
+            let loss = losses.loss().map_err(failed)?;
+            Ok(Evaluation {
+                loss,
+                perplexity: Some(loss.exp()),
+                targets: losses.tokens(),
+                metrics: BTreeMap::new(),
+            })
         })
     }
 }
 
 /// Losses of `model` over `set`, one entry per row of its plan: per example, in order, for the
 /// sequential unpacked plan that evaluations use.
-pub fn evaluate(model: &Llama, set: &TrainSet<'_>) -> Result<TokenLosses, PerplexityError> {
+///
+/// # Errors
+/// A loss that is no number; the device failed.
+pub async fn evaluate(model: &Llama, set: &TrainSet<'_>) -> Result<TokenLosses, PerplexityError> {
     let mut losses = TokenLosses::default();
     for rows in set.plan.epoch(0) {
         let batch = collate(set.examples, &rows, set.collate);
-        for row in model.row_losses(&batch) {
+        for row in model.row_losses(&batch).await? {
             losses.push(row.nll, row.tokens as u64)?;
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{AdamW, EarlyStoppingState, Parameters};
-use crate::host::to_vec;
+use crate::host::{ReadError, to_vec};
 use crate::weights::{OwnedTensor, SafetensorsSource, WeightError, WeightSource, serialize};
 
 /// Names of the tensors in a checkpoint file.
@@ -75,13 +75,20 @@ pub enum CheckpointError {
 
 impl Checkpoint {
     /// Captures a run's state.
-    pub fn capture(parameters: &Parameters, optimizer: &AdamW, state: CheckpointState) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn capture(
+        parameters: &Parameters,
+        optimizer: &AdamW,
+        state: CheckpointState,
+    ) -> Result<Self, ReadError> {
+        Ok(Self {
             state,
-            values: host(&parameters.values),
-            first_moment: host(&optimizer.first_moment),
-            second_moment: host(&optimizer.second_moment),
-        }
+            values: to_vec(parameters.values.clone()).await?,
+            first_moment: to_vec(optimizer.first_moment.clone()).await?,
+            second_moment: to_vec(optimizer.second_moment.clone()).await?,
+        })
     }
 
     /// The tensor file and the JSON file.
@@ -137,10 +144,6 @@ impl Checkpoint {
         optimizer.step = self.state.step;
         Ok(())
     }
-}
-
-fn host(tensor: &Tensor<1>) -> Vec<f32> {
-    to_vec(tensor.clone())
 }
 
 fn vector(values: &[f32], device: &Device) -> Tensor<1> {

@@ -13,7 +13,7 @@ use super::step::{Accumulated, Place, Stack, StepOptions, accumulate_stack, bloc
 use super::{Parameters, TrainError, TrainSet};
 use crate::data::{Batch, collate};
 use crate::evaluation::ConfusionMatrix;
-use crate::host::to_vec;
+use crate::host::{LocalFuture, to_vec};
 use crate::lora::Overlay;
 use crate::models::bert::{BertClassifier, BertError, Layout};
 
@@ -57,26 +57,28 @@ impl Objective for BertClassifier {
         4 * batch.tokens() * per_token * self.encoder.blocks.len()
     }
 
-    fn evaluate(
-        &self,
-        parameters: &Parameters,
-        set: &TrainSet<'_>,
+    fn evaluate<'a>(
+        &'a self,
+        parameters: &'a Parameters,
+        set: &'a TrainSet<'_>,
         step: u64,
-    ) -> Result<Evaluation, TrainError> {
-        let scores = classify(&self.with(&parameters.overlay()), set)?;
-        let loss = scores.loss();
-        if !loss.is_finite() {
-            return Err(TrainError::HeldOut { step, loss });
-        }
-        let metrics = BTreeMap::from([
-            ("accuracy".to_owned(), scores.accuracy()),
-            ("macro_f1".to_owned(), scores.macro_f1()),
-        ]);
-        Ok(Evaluation {
-            loss,
-            perplexity: None,
-            targets: scores.gold.len() as u64,
-            metrics,
+    ) -> LocalFuture<'a, Result<Evaluation, TrainError>> {
+        Box::pin(async move {
+            let scores = classify(&self.with(&parameters.overlay()), set).await?;
+            let loss = scores.loss();
+            if !loss.is_finite() {
+                return Err(TrainError::HeldOut { step, loss });
+            }
+            let metrics = BTreeMap::from([
+                ("accuracy".to_owned(), scores.accuracy()),
+                ("macro_f1".to_owned(), scores.macro_f1()),
+            ]);
+            Ok(Evaluation {
+                loss,
+                perplexity: None,
+                targets: scores.gold.len() as u64,
+                metrics,
+            })
         })
     }
 }
@@ -132,14 +134,17 @@ impl ClassLosses {
 /// evaluations use.
 ///
 /// # Errors
-/// [`BertError::NoHead`]; ids or positions outside the encoder's tables.
-pub fn classify(model: &BertClassifier, set: &TrainSet<'_>) -> Result<ClassLosses, BertError> {
+/// [`BertError::NoHead`]; ids or positions outside the encoder's tables; the device failed.
+pub async fn classify(
+    model: &BertClassifier,
+    set: &TrainSet<'_>,
+) -> Result<ClassLosses, BertError> {
     let mut all = ClassLosses::default();
     for rows in set.plan.epoch(0) {
         let batch = collate(set.examples, &rows, set.collate);
         let logits = model.logits(&batch)?;
         let [_, classes] = logits.dims();
-        let log_probabilities = to_vec(log_softmax(logits, 1));
+        let log_probabilities = to_vec(log_softmax(logits, 1)).await?;
         for (row, &class) in log_probabilities.chunks(classes).zip(&batch.classes) {
             all.nll
                 .push(row.get(class).map_or(f64::NAN, |&l| -f64::from(l)));

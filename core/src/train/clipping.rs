@@ -2,11 +2,14 @@
 
 use burn::tensor::Tensor;
 
-use crate::host::to_scalar;
+use crate::host::{ReadError, to_scalar};
 
 /// The L2 norm of the whole gradient.
-pub fn global_norm(gradient: &Tensor<1>) -> f64 {
-    to_scalar(gradient.clone().square().sum().sqrt())
+///
+/// # Errors
+/// The device failed.
+pub async fn global_norm(gradient: &Tensor<1>) -> Result<f64, ReadError> {
+    to_scalar(gradient.clone().square().sum().sqrt()).await
 }
 
 /// What to multiply the gradient with so that its norm is at most `max_norm`; 1 when `max_norm` is 0.

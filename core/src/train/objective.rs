@@ -9,6 +9,7 @@ use burn::tensor::Device;
 
 use super::{Accumulated, Parameters, StepOptions, TrainError, TrainSet};
 use crate::data::Batch;
+use crate::host::LocalFuture;
 
 /// A frozen model together with what it is to learn.
 pub trait Objective {
@@ -47,12 +48,12 @@ pub trait Objective {
     ///
     /// # Errors
     /// A loss that is no number, or a set without a target.
-    fn evaluate(
-        &self,
-        parameters: &Parameters,
-        set: &TrainSet<'_>,
+    fn evaluate<'a>(
+        &'a self,
+        parameters: &'a Parameters,
+        set: &'a TrainSet<'_>,
         step: u64,
-    ) -> Result<Evaluation, TrainError>;
+    ) -> LocalFuture<'a, Result<Evaluation, TrainError>>;
 }
 
 /// Scores on held-out examples.

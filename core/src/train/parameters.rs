@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::host::to_vec;
+use crate::host::{ReadError, to_vec};
 use crate::lora::methods::sparse;
 use crate::lora::{AdapterLayer, Kind, LoraConfig, LoraLayer, Method, Overlay};
 
@@ -182,23 +182,32 @@ impl Parameters {
 
     /// Puts the values back where the method's constraint allows them after `step` of `total` optimizer steps: sparse
     /// LoRA keeps its largest gates. Depends on values and counters alone, so a resumed run does the same.
-    pub fn constrain(&mut self, step: u64, total: u64) {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn constrain(&mut self, step: u64, total: u64) -> Result<(), ReadError> {
         let Some((start, end)) = self.gates() else {
-            return;
+            return Ok(());
         };
         let open = sparse::budget(end - start, self.density, step, total);
         let gates = self.values.clone().narrow(0, start, end - start);
-        let gates = sparse::close(gates, open);
+        let gates = sparse::close(gates, open).await?;
         self.values
             .inplace(|values| values.slice_assign(start..end, gates));
+        Ok(())
     }
 
     /// Share of gates that are closed; `None` where there is no gate.
-    pub fn sparsity(&self) -> Option<f64> {
-        let (start, end) = self.gates()?;
-        let gates = to_vec(self.values.clone().narrow(0, start, end - start));
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn sparsity(&self) -> Result<Option<f64>, ReadError> {
+        let Some((start, end)) = self.gates() else {
+            return Ok(None);
+        };
+        let gates = to_vec(self.values.clone().narrow(0, start, end - start)).await?;
         let closed = gates.iter().filter(|g| **g == 0.0).count();
-        Some(closed as f64 / gates.len().max(1) as f64)
+        Ok(Some(closed as f64 / gates.len().max(1) as f64))
     }
 
     /// Where the gates lie in the flat vector.
@@ -210,19 +219,29 @@ impl Parameters {
     }
 
     /// The values of every tensor on the host, by name.
-    pub fn to_host(&self) -> Vec<(Parameter, Vec<f32>)> {
-        self.split_host(&self.values)
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn to_host(&self) -> Result<Vec<(Parameter, Vec<f32>)>, ReadError> {
+        self.split_host(&self.values).await
     }
 
     /// Splits a flat vector of the same layout (gradients, moments) into the tensors it holds.
-    pub fn split_host(&self, flat: &Tensor<1>) -> Vec<(Parameter, Vec<f32>)> {
-        let all = to_vec(flat.clone());
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn split_host(
+        &self,
+        flat: &Tensor<1>,
+    ) -> Result<Vec<(Parameter, Vec<f32>)>, ReadError> {
+        let all = to_vec(flat.clone()).await?;
         let spans = self.offsets.windows(2);
-        self.specs
+        Ok(self
+            .specs
             .iter()
             .cloned()
             .zip(spans.map(|w| all[w[0]..w[1]].to_vec()))
-            .collect()
+            .collect())
     }
 
     /// An overlay of the current values, for evaluation: no tape, no dropout.

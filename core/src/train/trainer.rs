@@ -11,7 +11,7 @@ use super::{
 };
 use crate::data::{Batch, BatchPlan, CollateOptions, Example, collate};
 use crate::evaluation::PerplexityError;
-use crate::host::to_scalar;
+use crate::host::{LocalFuture, ReadError, to_scalar};
 use crate::models::bert::BertError;
 
 /// Positions whose logits exist at once when the loss is computed in chunks.
@@ -40,12 +40,17 @@ pub trait Host {
     /// Whether the user asked to stop after this step.
     fn interrupted(&self) -> bool;
     /// Keeps a checkpoint; `best` marks the lowest held-out loss so far. An error stops the run.
-    fn save(
-        &mut self,
-        checkpoint: &Checkpoint,
-        parameters: &Parameters,
+    fn save<'a>(
+        &'a mut self,
+        checkpoint: &'a Checkpoint,
+        parameters: &'a Parameters,
         best: bool,
-    ) -> Result<(), String>;
+    ) -> LocalFuture<'a, Result<(), String>>;
+    /// Awaited after every optimizer step, so that a browser's worker gets to its other events: there also arrives what
+    /// makes [`Host::interrupted`] true.
+    fn pause(&mut self) -> LocalFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Why a run ended.
@@ -133,6 +138,9 @@ pub enum TrainError {
     /// An encoder without a head, or input it has no rows for.
     #[error(transparent)]
     Encoder(#[from] BertError),
+    /// The device failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A checkpoint could not be kept.
     #[error("step {step}: saving failed: {reason}")]
     Save {
@@ -219,8 +227,12 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Trains to the end, to an early stop, or until the host is interrupted.
-    pub fn run(
+    /// Trains to the end, to an early stop, or until the host is interrupted. The host is given a pause after every
+    /// step.
+    ///
+    /// # Errors
+    /// A loss, a gradient or a held-out loss that is no number; a checkpoint that cannot be kept; the device failed.
+    pub async fn run(
         &mut self,
         host: &mut dyn Host,
         observer: &mut dyn Observer,
@@ -235,15 +247,16 @@ impl<'a> Trainer<'a> {
                 Some(current) if current.0 == epoch => epoch_batches.insert(current),
                 _ => epoch_batches.insert((epoch, self.set.plan.epoch(epoch))),
             };
-            let record = self.step(epoch, batches, began, host)?;
+            let record = self.step(epoch, batches, began, host).await?;
             last_loss = record.loss;
             observer.on_step(&record);
+            host.pause().await;
 
-            let verdict = self.evaluate_if_due(record.epoch, observer)?;
+            let verdict = self.evaluate_if_due(record.epoch, observer).await?;
             stop = self.stop_reason(host, verdict.stop);
             let last = stop != Stop::Finished || self.at_end();
             if last || verdict.improved || self.is_due(self.config.save_every) {
-                self.save(host, verdict.improved)?;
+                self.save(host, verdict.improved).await?;
                 let kind = match (last, verdict.improved) {
                     (true, _) => CheckpointKind::Last,
                     (_, true) => CheckpointKind::Best,
@@ -268,7 +281,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// One optimizer step: gradients of its micro-batches, clipping, update.
-    fn step(
+    async fn step(
         &mut self,
         epoch: u64,
         batches: &Batches,
@@ -306,9 +319,9 @@ impl<'a> Trainer<'a> {
             self.objective
                 .accumulate(&self.parameters, batch, scale, seed, options, &mut sum);
         }
-        let loss = to_scalar(sum.loss.clone());
+        let loss = to_scalar(sum.loss.clone()).await?;
         let gradient = sum.flat(&self.parameters);
-        let grad_norm = global_norm(&gradient);
+        let grad_norm = global_norm(&gradient).await?;
         for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
             if !value.is_finite() {
                 return Err(TrainError::NonFinite {
@@ -332,7 +345,8 @@ impl<'a> Trainer<'a> {
             .optimizer
             .update(values, gradient, lr, self.decay.as_ref());
         self.parameters
-            .constrain(self.optimizer.step, self.total_steps);
+            .constrain(self.optimizer.step, self.total_steps)
+            .await?;
         self.tokens += targets as u64;
 
         let seen: usize = micro.iter().map(Batch::tokens).sum();
@@ -366,7 +380,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn evaluate_if_due(
+    async fn evaluate_if_due(
         &mut self,
         epoch: f64,
         observer: &mut dyn Observer,
@@ -379,7 +393,7 @@ impl<'a> Trainer<'a> {
         else {
             return Ok(Verdict::default());
         };
-        let scores = self.objective.evaluate(&self.parameters, set, step)?;
+        let scores = self.objective.evaluate(&self.parameters, set, step).await?;
         let verdict = self.early_stopping.update(step, scores.loss);
         observer.on_eval(&EvalRecord {
             step,
@@ -426,7 +440,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn save(&self, host: &mut dyn Host, best: bool) -> Result<(), TrainError> {
+    async fn save(&self, host: &mut dyn Host, best: bool) -> Result<(), TrainError> {
         let step = self.optimizer.step;
         let state = CheckpointState {
             step,
@@ -440,8 +454,9 @@ impl<'a> Trainer<'a> {
             early_stopping: self.early_stopping.state().clone(),
             fingerprint: self.fingerprint.clone(),
         };
-        let checkpoint = Checkpoint::capture(&self.parameters, &self.optimizer, state);
+        let checkpoint = Checkpoint::capture(&self.parameters, &self.optimizer, state).await?;
         host.save(&checkpoint, &self.parameters, best)
+            .await
             .map_err(|reason| TrainError::Save { step, reason })
     }
 

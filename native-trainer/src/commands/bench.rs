@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use qloom_core::data::Batch;
-use qloom_core::host::{to_scalar, to_vec};
+use qloom_core::host::{block_on, to_scalar, to_vec};
 use qloom_core::kernels::nf4_matmul::Nf4Weight;
 use qloom_core::lora::{LoraConfig, TargetModules, fresh_parameters};
 use qloom_core::models::llama::{
@@ -139,7 +139,7 @@ fn step(chosen: &ChosenDevice, dtype: DType, arguments: &BenchArguments) -> Resu
         let mut sum = Accumulated::new(&parameters);
         let scale = 1.0 / batch.target_tokens as f64;
         accumulate(&model, &parameters, &batch, scale, 0, options, &mut sum);
-        let loss = to_scalar(sum.loss.clone());
+        let loss = block_on(to_scalar(sum.loss.clone()))?;
         ensure!(loss.is_finite(), "the benchmark's loss is {loss}");
         let gradient = sum.flat(&parameters);
         parameters.values = optimizer.update(parameters.values.clone(), gradient, 1e-3, None);
@@ -165,13 +165,13 @@ fn decode(chosen: &ChosenDevice, dtype: DType, arguments: &BenchArguments) -> Re
     let mut cache = model.new_cache(1, arguments.seq + arguments.steps + 1);
     let began = Instant::now();
     let mut logits = model.step(&prompt, &[0], 0, &mut cache);
-    let mut id = argmax(logits);
+    let mut id = argmax(logits)?;
     let prefill = began.elapsed().as_secs_f64();
     let mut seconds = Vec::new();
     for past in 0..arguments.steps {
         let began = Instant::now();
         logits = model.step(&[id], &[0], arguments.seq + past, &mut cache);
-        id = argmax(logits);
+        id = argmax(logits)?;
         seconds.push(began.elapsed().as_secs_f64());
     }
     let (best, median) = spread(&mut seconds);
@@ -183,10 +183,10 @@ fn decode(chosen: &ChosenDevice, dtype: DType, arguments: &BenchArguments) -> Re
     }))
 }
 
-fn argmax(logits: Tensor<2>) -> u32 {
-    let values = to_vec(logits);
+fn argmax(logits: Tensor<2>) -> Result<u32> {
+    let values = block_on(to_vec(logits))?;
     let best = values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    best.map_or(0, |(i, _)| i as u32)
+    Ok(best.map_or(0, |(i, _)| i as u32))
 }
 
 /// The NF4 product beside the dense one on the same shapes, checked equal before it is timed.
@@ -199,13 +199,13 @@ fn kernels(device: &Device) -> Result<Vec<Value>> {
         [512, 2048, 2048],
     ] {
         let weight = Tensor::<2>::random([n, k], Distribution::Normal(0.0, 0.02), device);
-        let values = to_vec(weight);
+        let values = block_on(to_vec(weight))?;
         let packed =
             Nf4Weight::from_host(&Nf4Tensor::quantize(&values, &[n, k], 64, true)?, device);
         let dense = packed.dequantize(burn::tensor::FloatDType::F32);
         let x = Tensor::<2>::random([m, k], Distribution::Normal(0.0, 1.0), device);
         let expected = x.clone().matmul(dense.clone().transpose());
-        let difference = to_scalar((packed.linear(x.clone()) - expected).abs().max());
+        let difference = block_on(to_scalar((packed.linear(x.clone()) - expected).abs().max()))?;
         ensure!(
             difference < 1e-3,
             "NF4 product differs from the dense one by {difference} at {m}x{n}x{k}"

@@ -4,6 +4,7 @@ use std::io::{BufRead, Write};
 
 use anyhow::{Context, Result, bail};
 use qloom_core::generation::{Generator, SamplingConfig};
+use qloom_core::host::block_on;
 use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::{Message, Tokenizer};
 
@@ -159,10 +160,10 @@ impl Chat {
             self.ends.clone(),
         );
         let stdout = std::io::stdout();
-        let answers = generator.generate(&[ids], 0, |_, piece| {
+        let answers = block_on(generator.generate(&[ids], 0, |_, piece| {
             let mut out = stdout.lock();
             let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
-        })?;
+        }))?;
         println!();
         Ok(answers
             .into_iter()

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use qloom_core::data::{Batch, DataConfig, Format, LabelNames, Task, class_names};
-use qloom_core::host::to_vec;
+use qloom_core::host::{block_on, to_vec};
 use qloom_core::lora::parameters_of;
 use qloom_core::models::bert::{BertClassifier, BertConfig};
 use qloom_core::tokenizer::Tokenizer;
@@ -230,7 +230,11 @@ fn probabilities(
         }
         let found = model.probabilities(&batch)?;
         let [_, classes] = found.dims();
-        all.extend(to_vec(found).chunks(classes).map(<[f32]>::to_vec));
+        all.extend(
+            block_on(to_vec(found))?
+                .chunks(classes)
+                .map(<[f32]>::to_vec),
+        );
     }
     Ok(all)
 }
@@ -262,7 +266,7 @@ pub(super) fn probe(
     let logits = adapted.logits(&batch)?;
     let shape = logits.dims().to_vec();
     let classes = shape[1];
-    let values = to_vec(logits);
+    let values = block_on(to_vec(logits))?;
     let mut tensors = vec![("logits".to_owned(), OwnedTensor::from_f32(shape, &values)?)];
     if !batch.classes.is_empty() {
         if let Some(class) = batch.classes.iter().find(|&&c| c >= classes) {
@@ -318,8 +322,7 @@ fn gradients(
     let scale = 1.0 / batch.rows as f64;
     model.accumulate(&parameters, batch, scale, 0, options, &mut sum);
     let flat = sum.flat(&parameters);
-    parameters
-        .split_host(&flat)
+    block_on(parameters.split_host(&flat))?
         .into_iter()
         .map(|(spec, values)| {
             let name = format!("base_model.model.{}", spec.name);

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use qloom_core::data::{DataConfig, Encoder, Task};
 use qloom_core::generation::{Generated, Generator, SamplingConfig};
+use qloom_core::host::block_on;
 use qloom_core::models::Architecture;
 use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::{Message, Tokenizer};
@@ -59,7 +60,8 @@ pub(super) fn run(common: &Common, arguments: GenerateArguments) -> Result<()> {
         let mut all = Vec::with_capacity(prompts.len());
         for chunk in prompts.chunks(arguments.batch_size.max(1)) {
             let ids: Vec<Vec<u32>> = chunk.iter().map(|p| p.ids.clone()).collect();
-            all.extend(generator.generate(&ids, all.len() as u64, |_, _| {})?);
+            let first = all.len() as u64;
+            all.extend(block_on(generator.generate(&ids, first, |_, _| {}))?);
             bar.advance(chunk.len() as u64);
         }
         bar.finish();

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Tensor;
 use qloom_core::data::{Batch, IGNORE};
-use qloom_core::host::to_vec;
+use qloom_core::host::{block_on, to_vec};
 use qloom_core::lora::parameters_of;
 use qloom_core::models::Architecture;
 use qloom_core::train::{Accumulated, Parameters, StepOptions, accumulate};
@@ -62,8 +62,7 @@ pub(super) fn run(common: &Common, arguments: ProbeArguments) -> Result<()> {
 
     let mut tensors: Vec<(String, OwnedTensor)> = vec![host("logits", adapted.logits(&batch))?];
     if labels.is_some() {
-        let (nll, count) = adapted
-            .row_losses(&batch)
+        let (nll, count) = block_on(adapted.row_losses(&batch))?
             .iter()
             .fold((0.0, 0), |(nll, count), row| {
                 (nll + row.nll, count + row.tokens)
@@ -99,7 +98,7 @@ pub(super) fn run(common: &Common, arguments: ProbeArguments) -> Result<()> {
             &mut sum,
         );
         let flat = sum.flat(&parameters);
-        for (spec, values) in parameters.split_host(&flat) {
+        for (spec, values) in block_on(parameters.split_host(&flat))? {
             let name = format!("base_model.model.{}", spec.name);
             tensors.push((name, OwnedTensor::from_f32(spec.shape, &values)?));
         }
@@ -127,7 +126,7 @@ fn finish(
 
 fn host<const D: usize>(name: &str, tensor: Tensor<D>) -> Result<(String, OwnedTensor)> {
     let shape = tensor.dims().to_vec();
-    let values = to_vec(tensor);
+    let values = block_on(to_vec(tensor))?;
     Ok((name.to_owned(), OwnedTensor::from_f32(shape, &values)?))
 }
 

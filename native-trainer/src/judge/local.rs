@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use qloom_core::evaluation::judge::JudgeRequest;
 use qloom_core::generation::{Finish, Generator, SamplingConfig};
+use qloom_core::host::block_on;
 use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::{ChatTemplate, Message, Tokenizer};
 use qloom_core::weights::sha256_hex;
@@ -87,9 +88,8 @@ impl LocalJudge {
             let Some(first) = questions.first() else {
                 break;
             };
-            let replies = self
-                .generator(first.request)
-                .generate(prompts, 0, |_, _| {})
+            let generator = self.generator(first.request);
+            let replies = block_on(generator.generate(prompts, 0, |_, _| {}))
                 .with_context(|| format!("pair {} and those after it", first.pair))?;
             for (question, reply) in questions.iter().zip(replies) {
                 let cut = reply.finish == Finish::Length;

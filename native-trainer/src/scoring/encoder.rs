@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use burn::tensor::DType;
 use qloom_core::evaluation::{EmbedError, Embedder, TokenVectors};
+use qloom_core::host::block_on;
 use qloom_core::models::bert::Bert;
 use qloom_core::tokenizer::Tokenizer;
 
@@ -70,7 +71,7 @@ impl Embedder for Encoder {
     fn embed(&self, texts: &[&str]) -> Result<Vec<TokenVectors>, EmbedError> {
         let mut all = Vec::with_capacity(texts.len());
         for batch in self.tokenize(texts)?.chunks(BATCH) {
-            let vectors = self.model.embed(batch, self.layer)?;
+            let vectors = block_on(self.model.embed(batch, self.layer))?;
             let pairs = batch.iter().cloned().zip(vectors);
             all.extend(pairs.map(|(ids, vectors)| TokenVectors { ids, vectors }));
         }

@@ -46,27 +46,24 @@ pub(crate) enum Artifact {
 }
 
 impl Artifact {
-    /// Writes the files into the empty `folder`.
-    pub(crate) fn write(&self, parameters: &Parameters, folder: &Path) -> Result<()> {
-        for (name, bytes) in self.files(parameters)? {
-            atomic::write_file(&folder.join(name), &bytes)?;
-        }
-        Ok(())
+    /// The files as they are to lie in a folder, of the parameters' present values.
+    pub(crate) async fn files(&self, parameters: &Parameters) -> Result<Files> {
+        Ok(Files(self.named(parameters).await?))
     }
 
-    fn files(&self, parameters: &Parameters) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    async fn named(&self, parameters: &Parameters) -> Result<Vec<(&'static str, Vec<u8>)>> {
         match self {
             Self::Adapter {
                 config,
                 receipt,
                 subtracted,
             } => {
-                let mut adapter: Adapter = to_adapter(config, parameters)?;
+                let mut adapter: Adapter = to_adapter(config, parameters).await?;
                 if !subtracted.is_empty() {
                     adapter = fold(&adapter, subtracted)?;
                 }
                 let mut receipt = receipt.clone();
-                if let Some(sparsity) = parameters.sparsity() {
+                if let Some(sparsity) = parameters.sparsity().await? {
                     receipt.rest.insert("sparsity".to_owned(), sparsity.into());
                 }
                 let (config, tensors) = adapter.to_bytes()?;
@@ -79,6 +76,7 @@ impl Artifact {
             Self::Classifier { config, text_files } => {
                 let tensors = parameters
                     .to_host()
+                    .await?
                     .into_iter()
                     .map(|(spec, values)| {
                         Ok((spec.name, OwnedTensor::from_f32(spec.shape, &values)?))
@@ -96,7 +94,7 @@ impl Artifact {
                 tokenizer_config,
                 nf4,
             } => {
-                let (config, weights) = model_files(config, parameters, *nf4)?;
+                let (config, weights) = model_files(config, parameters, *nf4).await?;
                 let mut files = vec![("config.json", config), ("model.safetensors", weights)];
                 // Bases of token ids alone have none.
                 if !tokenizer.is_empty() {
@@ -113,14 +111,28 @@ impl Artifact {
     }
 }
 
+/// Names and bytes of an artifact's files.
+pub(crate) struct Files(Vec<(&'static str, Vec<u8>)>);
+
+impl Files {
+    /// Writes them into the empty `folder`.
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        for (name, bytes) in &self.0 {
+            atomic::write_file(&folder.join(name), bytes)?;
+        }
+        Ok(())
+    }
+}
+
 /// `config.json` and `model.safetensors` of a whole model.
-fn model_files(
+async fn model_files(
     config: &LlamaConfig,
     parameters: &Parameters,
     nf4: bool,
 ) -> Result<(Vec<u8>, Vec<u8>)> {
     let tensors: Vec<(String, OwnedTensor)> = parameters
         .to_host()
+        .await?
         .into_iter()
         .map(|(spec, values)| {
             let linear = spec.name.contains("_proj.");

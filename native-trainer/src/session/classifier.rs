@@ -10,6 +10,7 @@ use qloom_core::data::{
     BatchOptions, BatchPlan, CollateOptions, DataConfig, DataError, Example, LabelNames, Task,
     class_names,
 };
+use qloom_core::host::block_on;
 use qloom_core::lora::overlay;
 use qloom_core::models::bert::{BertClassifier, BertConfig, Head};
 use qloom_core::tokenizer::Tokenizer;
@@ -128,8 +129,8 @@ pub(super) fn train(
         }
         false => {
             let set = eval_set(config, &data, &tokenizer)?;
-            let before = ClassifierScores::new(classify(&start, &set)?, &data.labels)?;
-            let after = ClassifierScores::new(classify(&adapted, &set)?, &data.labels)?;
+            let before = ClassifierScores::new(block_on(classify(&start, &set))?, &data.labels)?;
+            let after = ClassifierScores::new(block_on(classify(&adapted, &set))?, &data.labels)?;
             let mut base_json = before.to_json()?;
             if model.head.classifier.is_none() {
                 base_json.insert("head".into(), "untrained".into());
@@ -283,7 +284,7 @@ pub(crate) fn class_losses(
         plan: BatchPlan::new(examples, BatchOptions::sequential(batch_size))?,
         collate: CollateOptions::new(tokenizer.pad_id()),
     };
-    Ok(classify(model, &set)?)
+    Ok(block_on(classify(model, &set))?)
 }
 
 /// The first held-out texts with both answers.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use qloom_core::host::LocalFuture;
 use qloom_core::train::{Checkpoint, Host, Parameters};
 
 use super::artifact::Artifact;
@@ -43,13 +44,17 @@ impl<'a> RunHost<'a> {
         }
     }
 
-    fn keep(&self, checkpoint: &Checkpoint, parameters: &Parameters, best: bool) -> Result<()> {
+    async fn keep(
+        &self,
+        checkpoint: &Checkpoint,
+        parameters: &Parameters,
+        best: bool,
+    ) -> Result<()> {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot create {}", self.folder.display()))?;
         if best {
-            atomic::replace_folder(&self.folder.join(BEST), |folder| {
-                self.artifact.write(parameters, folder)
-            })?;
+            let files = self.artifact.files(parameters).await?;
+            atomic::replace_folder(&self.folder.join(BEST), |folder| files.write(folder))?;
         }
         let (tensors, state) = checkpoint.to_bytes()?;
         let folder = self
@@ -76,14 +81,16 @@ impl Host for RunHost<'_> {
         self.interrupt.requested()
     }
 
-    fn save(
-        &mut self,
-        checkpoint: &Checkpoint,
-        parameters: &Parameters,
+    fn save<'a>(
+        &'a mut self,
+        checkpoint: &'a Checkpoint,
+        parameters: &'a Parameters,
         best: bool,
-    ) -> Result<(), String> {
-        self.keep(checkpoint, parameters, best)
-            .map_err(|error| format!("{error:#}"))
+    ) -> LocalFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let kept = self.keep(checkpoint, parameters, best).await;
+            kept.map_err(|error| format!("{error:#}"))
+        })
     }
 }
 

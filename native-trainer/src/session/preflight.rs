@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use qloom_core::adapters::{RECEIPT, Receipt};
 use qloom_core::data::{BatchOptions, BatchPlan, Task};
+use qloom_core::host::{LocalFuture, block_on};
 use qloom_core::lora::Method;
 use qloom_core::models::Architecture;
 use qloom_core::preflight::{
@@ -133,7 +134,7 @@ impl Examined {
             let mut seen = History::default();
             let print = String::from("probe");
             let mut trainer = Trainer::new(objective, parameters.clone(), train, set, None, print)?;
-            match trainer.run(&mut Unkept(Instant::now()), &mut seen) {
+            match block_on(trainer.run(&mut Unkept(Instant::now()), &mut seen)) {
                 Ok(_) | Err(TrainError::NonFinite { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -244,7 +245,12 @@ impl Host for Unkept {
         false
     }
 
-    fn save(&mut self, _: &Checkpoint, _: &Parameters, _: bool) -> Result<(), String> {
-        Ok(())
+    fn save<'a>(
+        &'a mut self,
+        _: &'a Checkpoint,
+        _: &'a Parameters,
+        _: bool,
+    ) -> LocalFuture<'a, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use burn::tensor::DType;
 use qloom_core::data::{BatchOptions, BatchPlan, CollateOptions, DataConfig};
+use qloom_core::host::block_on;
 use qloom_core::models::Architecture;
 use qloom_core::models::llama::{
     self, BaseQuantization, Llama, LlamaConfig, LoadOptions, random_weights,
@@ -283,7 +284,7 @@ impl Run {
             &interrupt,
             config.train.keep_checkpoints,
         );
-        let outcome = trainer.run(&mut host, &mut observer);
+        let outcome = block_on(trainer.run(&mut host, &mut observer));
         observer.finish()?;
         let outcome = outcome?;
         if config.output.formats.iter().any(|f| f == "png") {
@@ -298,7 +299,8 @@ impl Run {
             );
         }
         let last = self.dir.checkpoint("last")?;
-        atomic::replace_folder(&last, |folder| artifact.write(&trainer.parameters, folder))?;
+        let files = block_on(artifact.files(&trainer.parameters))?;
+        atomic::replace_folder(&last, |folder| files.write(folder))?;
         Ok(outcome)
     }
 

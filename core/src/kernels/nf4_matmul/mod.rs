@@ -25,6 +25,7 @@ use burn::backend::{
 };
 use burn::tensor::{DType, Device, FloatDType, Int, Shape, Tensor, TensorData};
 
+use crate::host::ReadError;
 use crate::quantization::{Absmax, Nf4Tensor};
 pub use layout::Nf4Layout;
 
@@ -142,24 +143,16 @@ impl Nf4Weight {
 
     /// Reads the packed matrix back, bit for bit what [`Self::from_host`] was given.
     ///
-    /// Waits for the device; in a browser use [`Self::to_host_async`].
-    pub fn to_host(&self) -> Nf4Tensor {
-        self.host(
-            self.codes.clone().into_data(),
-            self.scale_codes.clone().into_data(),
-            self.scales.clone().into_data(),
-        )
-    }
-
-    /// [`Self::to_host`] where a thread must not wait.
-    ///
     /// # Errors
-    /// The device failed to run or to hand over its memory.
-    pub async fn to_host_async(&self) -> Result<Nf4Tensor, burn::tensor::ExecutionError> {
+    /// The device failed.
+    pub async fn to_host(&self) -> Result<Nf4Tensor, ReadError> {
+        let codes = self.codes.clone().into_data_async();
+        let scale_codes = self.scale_codes.clone().into_data_async();
+        let scales = self.scales.clone().into_data_async();
         Ok(self.host(
-            self.codes.clone().into_data_async().await?,
-            self.scale_codes.clone().into_data_async().await?,
-            self.scales.clone().into_data_async().await?,
+            codes.await.map_err(ReadError::new)?,
+            scale_codes.await.map_err(ReadError::new)?,
+            scales.await.map_err(ReadError::new)?,
         ))
     }
 

@@ -61,7 +61,7 @@ fn check(device: &Device, shape: [usize; 2], blocksize: usize, double: bool, row
     let [outputs, width] = shape;
     let host = packed(shape, blocksize, double);
     let weight = Nf4Weight::from_host(&host, device);
-    assert_eq!(weight.to_host(), host);
+    assert_eq!(crate::host::block_on(weight.to_host()).unwrap(), host);
     assert_eq!(
         (weight.out_features(), weight.in_features()),
         (outputs, width)

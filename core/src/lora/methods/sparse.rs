@@ -18,7 +18,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::{AdapterMethod, LoraLayer, rslora::alpha_for};
 use crate::adapters::{LoraModule, PeftConfig};
-use crate::host::to_vec;
+use crate::host::{ReadError, to_vec};
 use crate::models::linear::Linear;
 
 /// Share of a run over which gates are closed; the rest trains what is left.
@@ -59,15 +59,21 @@ pub fn budget(gates: usize, density: f64, step: u64, total: u64) -> usize {
 }
 
 /// Sets all but the `open` largest gates to zero. Equal gates close from the end.
-pub fn close(gates: Tensor<1>, open: usize) -> Tensor<1> {
-    let mut values = to_vec(gates.clone());
+///
+/// # Errors
+/// The device failed.
+pub async fn close(gates: Tensor<1>, open: usize) -> Result<Tensor<1>, ReadError> {
+    let mut values = to_vec(gates.clone()).await?;
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&i, &j| values[j].abs().total_cmp(&values[i].abs()).then(i.cmp(&j)));
     for &closed in order.iter().skip(open) {
         values[closed] = 0.0;
     }
     let count = values.len();
-    Tensor::from_data(TensorData::new(values, [count]), &gates.device())
+    Ok(Tensor::from_data(
+        TensorData::new(values, [count]),
+        &gates.device(),
+    ))
 }
 
 /// The pair without its closed components, the gates in `A`; one component of zeros where all are closed.
@@ -111,6 +117,7 @@ pub fn with_ranks(config: &PeftConfig, modules: &[LoraModule]) -> PeftConfig {
 #[allow(clippy::unwrap_used, missing_docs)]
 mod unit_tests {
     use super::*;
+    use crate::host::block_on;
     use burn::tensor::Device;
 
     #[test]
@@ -132,8 +139,10 @@ mod unit_tests {
     fn the_smallest_gates_close_and_the_rest_is_cut_exactly() {
         let device = Device::flex();
         let gates = Tensor::from_data(TensorData::new(vec![0.5f32, -2.0, 0.1, 0.5], [4]), &device);
-        assert_eq!(to_vec(close(gates.clone(), 2)), [0.5, -2.0, 0.0, 0.0]);
-        assert_eq!(to_vec(close(gates, 9)), [0.5, -2.0, 0.1, 0.5]);
+        let closed =
+            |open| block_on(async { to_vec(close(gates.clone(), open).await?).await }).unwrap();
+        assert_eq!(closed(2), [0.5, -2.0, 0.0, 0.0]);
+        assert_eq!(closed(9), [0.5, -2.0, 0.1, 0.5]);
 
         let module = LoraModule {
             path: "m".into(),

@@ -78,11 +78,15 @@ impl Bert {
     /// (BERTScore) compare. Sequences are padded together, so give those of similar length.
     ///
     /// # Errors
-    /// As [`Bert::hidden_states`].
-    pub fn embed(&self, sequences: &[Vec<u32>], layer: usize) -> Result<Vec<Vec<f32>>, BertError> {
+    /// As [`Bert::hidden_states`]; the device failed.
+    pub async fn embed(
+        &self,
+        sequences: &[Vec<u32>],
+        layer: usize,
+    ) -> Result<Vec<Vec<f32>>, BertError> {
         let batch = Batch::of_sequences(sequences);
         let hidden = self.config.hidden_size;
-        let all = to_vec(self.hidden_states(&batch, layer)?);
+        let all = to_vec(self.hidden_states(&batch, layer)?).await?;
         let row = batch.width * hidden;
         Ok(sequences
             .iter()

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::host::ReadError;
 use crate::quantization::QuantizationError;
 use crate::weights::WeightError;
 
@@ -63,4 +64,7 @@ pub enum BertError {
     /// A weight quantized in another way than NF4.
     #[error(transparent)]
     Quantization(#[from] QuantizationError),
+    /// The device failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }

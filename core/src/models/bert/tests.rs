@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::{BertClassifier, BertConfig, BertError, load_classifier};
 use crate::adapters::Adapter;
 use crate::data::Batch;
-use crate::host::to_vec;
+use crate::host::block_on;
 use crate::lora::overlay;
 use crate::models::load::{BaseQuantization, LoadOptions};
 use crate::models::random::RandomWeights;
@@ -81,6 +81,10 @@ impl Golden {
     }
 }
 
+fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    block_on(crate::host::to_vec(tensor)).unwrap()
+}
+
 /// The largest difference at real tokens, relative to the largest value expected.
 fn error(found: &[f32], expected: &[f32], mask: &[u32]) -> f32 {
     let width = found.len() / mask.len();
@@ -139,10 +143,10 @@ fn the_second_text_of_a_pair_is_told_apart() {
 fn embedding_gives_each_sequence_its_own_states_whatever_it_is_padded_with() {
     let encoder = model(&golden("distilbert_tiny").join("base"), DType::F32).encoder;
     let sequences = vec![vec![5, 6, 7], vec![9], vec![8, 7, 6, 5, 4, 3]];
-    let together = encoder.embed(&sequences, 2).unwrap();
+    let together = block_on(encoder.embed(&sequences, 2)).unwrap();
     for (sequence, states) in sequences.iter().zip(&together) {
         assert_eq!(states.len(), sequence.len() * encoder.config.hidden_size);
-        let alone = encoder.embed(std::slice::from_ref(sequence), 2).unwrap();
+        let alone = block_on(encoder.embed(std::slice::from_ref(sequence), 2)).unwrap();
         let mask = vec![1; sequence.len()];
         assert!(error(states, &alone[0], &mask) < 1e-5);
     }

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::{Block, Context, LayerCache, LlamaConfig};
 use crate::data::Batch;
-use crate::host::to_vec;
+use crate::host::{ReadError, to_vec};
 use crate::kernels::cross_entropy::linear_cross_entropy;
 use crate::kernels::rms_norm::rms_norm;
 use crate::lora::Overlay;
@@ -127,33 +127,44 @@ impl Llama {
     }
 
     /// The loss of every row of `batch`, without gradients.
-    pub fn row_losses(&self, batch: &Batch) -> Vec<RowLosses> {
-        let mut rows = vec![RowLosses::default(); batch.rows];
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn row_losses(&self, batch: &Batch) -> Result<Vec<RowLosses>, ReadError> {
+        let rows = self.token_losses(batch).await?;
+        let sum = |row: Vec<f32>| RowLosses {
+            nll: row.iter().fold(0.0, |sum, &nll| sum + f64::from(nll)),
+            tokens: row.len(),
+        };
+        Ok(rows.into_iter().map(sum).collect())
+    }
+
+    /// The negative log-likelihood of every target token of every row of `batch`, in order, in nats.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn token_losses(&self, batch: &Batch) -> Result<Vec<Vec<f32>>, ReadError> {
+        let mut rows = vec![Vec::new(); batch.rows];
         let (positions, targets) = batch.targets();
         if positions.is_empty() {
-            return rows;
+            return Ok(rows);
         }
         let hidden = self
             .hidden(batch)
             .select(0, index_tensor(&positions, &self.device()));
-        let losses = to_vec(
-            linear_cross_entropy(
-                self.final_norm(hidden),
-                self.head(),
-                &targets,
-                1.0,
-                LOSS_CHUNK,
-                false,
-            )
-            .losses,
+        let found = linear_cross_entropy(
+            self.final_norm(hidden),
+            self.head(),
+            &targets,
+            1.0,
+            LOSS_CHUNK,
+            false,
         );
+        let losses = to_vec(found.losses).await?;
         for (position, nll) in positions.iter().zip(losses) {
-            let nll = f64::from(nll);
-            let row = &mut rows[*position as usize / batch.width];
-            row.nll += nll;
-            row.tokens += 1;
+            rows[*position as usize / batch.width].push(nll);
         }
-        rows
+        Ok(rows)
     }
 
     /// An empty cache for `rows` sequences of at most `capacity` tokens.

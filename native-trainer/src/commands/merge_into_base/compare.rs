@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use qloom_core::data::{Batch, BatchOptions, BatchPlan, CollateOptions, collate};
 use qloom_core::evaluation::{Divergence, DivergenceReport};
-use qloom_core::host::to_vec;
+use qloom_core::host::{ReadError, block_on, to_vec};
 use qloom_core::models::llama::Llama;
 
 use super::sample::Sample;
@@ -53,7 +53,7 @@ impl Unmerged {
         for (done, rows) in batches.iter().enumerate() {
             let options = CollateOptions::new(sample.pad_id);
             let batch = collate(&sample.examples, rows, options);
-            add(&mut divergence, &self.0, &merged, &batch);
+            block_on(add(&mut divergence, &self.0, &merged, &batch))?;
             bar.at(done as u64 + 1);
         }
         bar.finish();
@@ -63,24 +63,34 @@ impl Unmerged {
     }
 }
 
-fn add(divergence: &mut Divergence, reference: &Llama, other: &Llama, batch: &Batch) {
+async fn add(
+    divergence: &mut Divergence,
+    reference: &Llama,
+    other: &Llama,
+    batch: &Batch,
+) -> Result<(), ReadError> {
     let (positions, targets) = batch.targets();
     if positions.is_empty() {
-        return;
+        return Ok(());
     }
     let hidden = [reference, other].map(|model| model.final_norm(model.hidden(batch)));
     for (positions, targets) in positions.chunks(CHUNK).zip(targets.chunks(CHUNK)) {
-        let [a, b] = [(reference, &hidden[0]), (other, &hidden[1])]
-            .map(|(model, hidden)| logits(model, hidden, positions));
+        let a = logits(reference, &hidden[0], positions).await?;
+        let b = logits(other, &hidden[1], positions).await?;
         let width = a.len() / positions.len();
         for ((a, b), target) in a.chunks(width).zip(b.chunks(width)).zip(targets) {
             divergence.add(a, b, *target as usize);
         }
     }
+    Ok(())
 }
 
 /// Logits at `positions`, row-major.
-fn logits(model: &Llama, hidden: &Tensor<2>, positions: &[u32]) -> Vec<f32> {
+async fn logits(
+    model: &Llama,
+    hidden: &Tensor<2>,
+    positions: &[u32],
+) -> Result<Vec<f32>, ReadError> {
     let at: Vec<i32> = positions.iter().map(|p| *p as i32).collect();
     let count = at.len();
     let at =
@@ -90,4 +100,5 @@ fn logits(model: &Llama, hidden: &Tensor<2>, positions: &[u32]) -> Vec<f32> {
         rows.matmul(model.head().clone().transpose())
             .cast(DType::F32),
     )
+    .await
 }

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use qloom_core::data::Example;
 use qloom_core::evaluation::{ClassMetric, Measured, TextMetric};
 use qloom_core::generation::{Generated, Generator, SamplingConfig};
+use qloom_core::host::block_on;
 use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::Tokenizer;
 use serde_json::json;
@@ -148,7 +149,8 @@ pub(crate) fn answer(
             .iter()
             .map(|e| e.input_ids[..e.prompt_len()].to_vec())
             .collect();
-        answers.extend(generator.generate(&prompts, answers.len() as u64, |_, _| {})?);
+        let first = answers.len() as u64;
+        answers.extend(block_on(generator.generate(&prompts, first, |_, _| {}))?);
         bar.advance(chunk.len() as u64);
     }
     bar.finish();

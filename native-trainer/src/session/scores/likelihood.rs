@@ -5,6 +5,7 @@ use qloom_core::data::{CollateOptions, Example, IGNORE, collate};
 use qloom_core::evaluation::{
     ClassMetric, LabelLikelihoods, LikelihoodNorm, Measured, Predictions, label_targets,
 };
+use qloom_core::host::block_on;
 use qloom_core::models::llama::Llama;
 use serde_json::json;
 
@@ -114,7 +115,7 @@ impl Scoring<'_> {
             let indices: Vec<Vec<usize>> = (0..rows.len()).map(|i| vec![i]).collect();
             let mut found = Vec::with_capacity(rows.len());
             for batch in indices.chunks(self.batch_size.max(1)) {
-                let losses = model.row_losses(&collate(&rows, batch, options));
+                let losses = block_on(model.row_losses(&collate(&rows, batch, options)))?;
                 found.extend(losses.into_iter().map(|row| -row.nll));
             }
             totals.extend(found.chunks(labels.len()).map(<[f64]>::to_vec));

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use qloom_core::data::{BatchOptions, BatchPlan, CollateOptions, Example, IGNORE, collate};
 use qloom_core::evaluation::{Measured, TokenLosses, windows};
+use qloom_core::host::block_on;
 use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::Tokenizer;
 use serde_json::json;
@@ -77,7 +78,8 @@ impl Scoring<'_> {
         let mut bar = task::Task::start(Mode::detect(false), &label, total, task::Unit::Items);
         let mut losses = TokenLosses::default();
         for rows in plan.epoch(0) {
-            for row in model.row_losses(&collate(examples, &rows, options)) {
+            let batch = collate(examples, &rows, options);
+            for row in block_on(model.row_losses(&batch))? {
                 losses.push(row.nll, row.tokens as u64)?;
             }
             bar.advance(rows.len() as u64);
