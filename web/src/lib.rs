@@ -4,8 +4,12 @@
 
 pub mod archive;
 pub mod engine;
+pub mod fetch;
 pub mod protocol;
 pub mod state;
+#[cfg(target_arch = "wasm32")]
+pub mod ui;
+pub mod storage;
 
 use qloom_core::adapters::{Adapter, AdapterError};
 
@@ -34,15 +38,6 @@ pub fn summarize(config_json: &[u8], safetensors: &[u8]) -> Result<AdapterSummar
         alpha: adapter.config.lora_alpha,
         modules: adapter.paths().count(),
     })
-}
-
-#[cfg(target_arch = "wasm32")]
-pub mod ui {
-    //! The page.
-    /// Shows the page.
-    pub fn mount() {
-        leptos::mount::mount_to_body(|| leptos::view! { <p>"Qloom"</p> });
-    }
 }
 
 #[cfg(target_arch = "wasm32")]

@@ -1,0 +1,13 @@
+//! Small parts that several sections use.
+
+mod drop_zone;
+mod fail;
+mod grid;
+mod number;
+mod progress;
+
+pub(super) use drop_zone::DropZone;
+pub(super) use fail::Fail;
+pub(super) use grid::GridTable;
+pub(super) use number::{NumberField, OptionalNumber};
+pub(super) use progress::ProgressBar;
