@@ -10,6 +10,8 @@ pub mod state;
 #[cfg(target_arch = "wasm32")]
 pub mod ui;
 pub mod storage;
+#[cfg(target_arch = "wasm32")]
+pub mod worker;
 
 use qloom_core::adapters::{Adapter, AdapterError};
 
@@ -38,13 +40,4 @@ pub fn summarize(config_json: &[u8], safetensors: &[u8]) -> Result<AdapterSummar
         alpha: adapter.config.lora_alpha,
         modules: adapter.paths().count(),
     })
-}
-
-#[cfg(target_arch = "wasm32")]
-pub mod worker {
-    //! The worker.
-    /// Takes requests.
-    pub fn start() {
-        web_sys::console::log_1(&"started".into());
-    }
 }
