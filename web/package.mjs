@@ -14,6 +14,8 @@ const MODULES = ['page', 'worker'];
 const ASSETS = 'assets';
 /** Endings worth compressing. Weights are noise, pictures are compressed already. */
 const COMPRESSIBLE = /\.(html|css|js|wasm|json|jsonl|csv|svg|webmanifest|md|toml|txt)$/;
+/** Changes when an adapter is published into the site, which no copy beside it would follow. */
+const INDEX = 'adapters/index.json';
 /** The embedded base as the page loads it. */
 const BASE = ['config.json', 'tokenizer.json', 'tokenizer_config.json', 'model.safetensors', 'README.md'];
 
@@ -110,10 +112,9 @@ function addContent() {
   for (const file of BASE) add(`base/${file}`, read(base, file));
   addFolder(path.join(root, 'web/site'), '', (name) => ['adapters', 'data'].includes(name));
 
-  const index = 'adapters/index.json';
-  const published = path.join(out, index);
+  const published = path.join(out, INDEX);
   if (!fs.existsSync(published)) return;
-  const ours = JSON.parse(files.get(index));
+  const ours = JSON.parse(files.get(INDEX));
   const theirs = JSON.parse(fs.readFileSync(published));
   if (theirs.version !== ours.version) {
     throw new Wrong(`${published} has version ${theirs.version}, expected ${ours.version}: move it away and build again`);
@@ -127,7 +128,7 @@ function addContent() {
     addFolder(path.join(out, 'adapters', slug), `adapters/${slug}`, (name) => !/\.(br|gz)$/.test(name));
   }
   const adapters = [...ours.adapters, ...kept].sort((a, b) => (a.slug < b.slug ? -1 : 1));
-  add(index, `${JSON.stringify({ ...ours, adapters }, null, 2)}\n`);
+  add(INDEX, `${JSON.stringify({ ...ours, adapters }, null, 2)}\n`);
   console.log(`kept adapters that were published into it: ${kept.map((row) => row.slug).join(', ')}`);
 }
 
@@ -155,7 +156,7 @@ function compressed(bytes, kind) {
 
 function compressAll() {
   for (const [name, bytes] of [...files]) {
-    if (!COMPRESSIBLE.test(name) || name.startsWith('.')) continue;
+    if (!COMPRESSIBLE.test(name) || name.startsWith('.') || name === INDEX) continue;
     for (const kind of ['br', 'gz']) {
       const small = compressed(bytes, kind);
       if (small.length < bytes.length) add(`${name}.${kind}`, small);

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// The head of an answer. A server of another origin may hide any header but `Content-Length`, `Content-Type` and
 /// `Last-Modified`; what is hidden is absent here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Head {
     /// The status code.
     pub status: u16,
