@@ -86,7 +86,7 @@ async fn by_ranges<N: Net, S: Store + 'static>(
     mut body: N::Body,
 ) -> Result<Remote<N, S>, Failure> {
     let mut first = Vec::new();
-    // A connection that ends here leaves a shorter first piece, which is asked for again when it is read.
+    // A connection that ends here leaves the beginning of a piece, whose rest is asked for when it is read.
     let whole = read_up_to(&mut body, PIECE, &mut first).await.is_ok();
     drop(body);
     let total = match head.total() {
@@ -101,9 +101,15 @@ async fn by_ranges<N: Net, S: Store + 'static>(
         }
     };
     let record = begin(&shelf, net.as_ref(), url, total, head, keep).await;
-    let range = record.range(0);
-    let first = (first.len() as u64 == range.end).then_some(first);
-    Ok(Remote::new(net, shelf, record, keep, Source::Ranges, first))
+    first.truncate(usize::try_from(record.range(0).end).unwrap_or(usize::MAX));
+    Ok(Remote::new(
+        net,
+        shelf,
+        record,
+        keep,
+        Source::Ranges,
+        Some(first),
+    ))
 }
 
 /// A server that sends the whole file whatever is asked.

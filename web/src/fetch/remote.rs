@@ -68,7 +68,7 @@ struct Shared<N: Net, S> {
     record: RefCell<Record>,
     keep: bool,
     source: Source<N::Body>,
-    /// The first piece, or all of a small file, from when it was opened.
+    /// The first piece as far as it came, or all of a small file, from when it was opened.
     first: RefCell<Option<Vec<u8>>>,
 }
 
@@ -236,10 +236,7 @@ async fn load<N: Net, S: Store + 'static>(
     } else {
         None
     };
-    let bytes = match first {
-        Some(first) => first,
-        None => shared.download(index).await?,
-    };
+    let bytes = shared.download(index, first.unwrap_or_default()).await?;
     if shared.keep {
         shared.shelf.keep(&shared.record, index, &bytes).await;
     }
@@ -248,18 +245,26 @@ async fn load<N: Net, S: Store + 'static>(
 }
 
 impl<N: Net, S: Store + 'static> Shared<N, S> {
-    async fn download(&self, index: usize) -> Result<Vec<u8>, Failure> {
+    /// Piece `index`, of which `begun` is here already.
+    async fn download(&self, index: usize, begun: Vec<u8>) -> Result<Vec<u8>, Failure> {
         let range = self.record.borrow().range(index);
         match &self.source {
-            Source::Stream(stream) => self.from_stream(stream, range).await,
-            _ => self.by_range(range).await,
+            Source::Stream(stream) => self.streamed(stream, range).await,
+            _ => self.by_range(range, begun).await,
         }
     }
 
-    /// Bytes by range requests, each going on where the last was cut off.
-    async fn by_range(&self, range: Range<u64>) -> Result<Vec<u8>, Failure> {
+    /// Bytes by range requests, each going on where the last was cut off; `bytes` are the first of them.
+    async fn by_range(&self, range: Range<u64>, mut bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
         let wanted = range.end - range.start;
-        let mut bytes = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0));
+        if bytes.len() as u64 == wanted {
+            return Ok(bytes);
+        }
+        bytes.reserve_exact(
+            usize::try_from(wanted)
+                .unwrap_or(0)
+                .saturating_sub(bytes.len()),
+        );
         let mut retry = Retry::under_way();
         loop {
             let at = range.start + bytes.len() as u64;
@@ -328,7 +333,7 @@ impl<N: Net, S: Store + 'static> Shared<N, S> {
     }
 
     /// Bytes of the one stream the server gives; from its start again for what lies behind, or where it was cut off.
-    async fn from_stream(
+    async fn streamed(
         &self,
         stream: &RefCell<Option<Stream<N::Body>>>,
         range: Range<u64>,
@@ -394,7 +399,7 @@ impl<N: Net, S: Store + 'static> Shared<N, S> {
     async fn again(&self) -> Result<Loaded, Failure> {
         let length = self.record.borrow().length();
         let stream = RefCell::new(None);
-        let bytes = self.from_stream(&stream, 0..length).await?;
+        let bytes = self.streamed(&stream, 0..length).await?;
         let fresh = bytes.len() as u64;
         Ok((Rc::new(bytes), fresh))
     }

@@ -212,20 +212,30 @@ fn a_cut_goes_on_where_it_stopped() {
     let (server, store) = (server(LONG), fake());
     let file = opened(&server, store);
     server.faults.borrow_mut().extend([
-        Fault::CutAfter(P / 2),
         Fault::NoAnswer,
+        Fault::CutAfter(P / 2),
         Fault::Status(503),
     ]);
     read_all(&file, &server, PIECE);
     let asked = server.asked.borrow();
     let (p, half) = (PIECE, PIECE / 2);
-    assert_eq!(asked[1], Some(p..2 * p), "{asked:?}");
-    assert_eq!(asked[2], Some(p + half..2 * p), "only the missing half");
+    assert_eq!(asked[2], Some(p..2 * p), "{asked:?}");
+    assert_eq!(asked[3], Some(p + half..2 * p), "only the missing half");
     assert_eq!(
         *server.slept.borrow(),
         [500.0, 500.0, 1000.0],
         "patience starts anew where something came"
     );
+}
+
+#[test]
+fn a_first_piece_that_is_cut_goes_on_too() {
+    let (server, store) = (server(LONG), fake());
+    server.faults.borrow_mut().push_back(Fault::CutAfter(P / 2));
+    let file = opened(&server, store);
+    assert_eq!(read_all(&file, &server, PIECE), LONG as u64);
+    assert_eq!(server.asked.borrow()[1], Some(PIECE / 2..PIECE));
+    assert_eq!(server.sent.get(), LONG as u64, "nothing twice");
 }
 
 #[test]

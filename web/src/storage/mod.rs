@@ -9,6 +9,7 @@
 //! checked whenever it is read. [`Shelf`] holds that logic over any [`Store`]: the origin private file system, else the
 //! Cache API, else this page's memory. The browser's stores are bindings only; everything else is tested natively.
 
+mod digest;
 mod memory;
 mod record;
 mod shelf;

@@ -98,13 +98,12 @@ impl Record {
         self.hashes.iter().all(Option::is_some)
     }
 
-    /// Whether `bytes` are what was stored as piece `index`.
+    /// Whether piece `index` is `length` bytes of this SHA-256.
     #[must_use]
-    pub fn verifies(&self, index: usize, bytes: &[u8]) -> bool {
+    pub fn verifies(&self, index: usize, length: usize, sha256: &str) -> bool {
         let range = self.range(index);
         let expected = self.hashes.get(index).and_then(Option::as_deref);
-        bytes.len() as u64 == range.end - range.start
-            && expected == Some(sha256_hex(bytes).as_str())
+        length as u64 == range.end - range.start && expected == Some(sha256)
     }
 
     /// Whether a server that says `length` (where it says one) and `validator` means the same version. Without a validator on

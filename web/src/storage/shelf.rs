@@ -3,8 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use qloom_core::weights::sha256_hex;
-
+use super::digest::sha256;
 use super::record::{key, record_name};
 use super::{Memory, Record, Store, StoreError};
 
@@ -77,11 +76,11 @@ impl<S: Store> Shelf<S> {
         if !stored {
             return None;
         }
-        let bytes = self.read(&name).await;
-        if let Some(bytes) = bytes
-            && record.borrow().verifies(index, &bytes)
-        {
-            return Some(bytes);
+        if let Some(bytes) = self.read(&name).await {
+            let found = sha256(&bytes).await;
+            if record.borrow().verifies(index, bytes.len(), &found) {
+                return Some(bytes);
+            }
         }
         record.borrow_mut().set(index, None);
         let snapshot = record.borrow().clone();
@@ -100,7 +99,8 @@ impl<S: Store> Shelf<S> {
         {
             return;
         }
-        record.borrow_mut().set(index, Some(sha256_hex(bytes)));
+        let written = sha256(bytes).await;
+        record.borrow_mut().set(index, Some(written));
         let snapshot = record.borrow().clone();
         self.write(&snapshot, &record_name(snapshot.url()), &snapshot.to_json())
             .await;
