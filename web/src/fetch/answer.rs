@@ -35,7 +35,7 @@ impl Head {
     /// The file's length, where this answer tells it.
     pub fn total(&self) -> Option<u64> {
         match self.status {
-            206 => self.range()?.1,
+            206 if self.plain() => self.range()?.1,
             200 if self.plain() => self.content_length,
             _ => None,
         }

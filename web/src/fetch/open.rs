@@ -33,7 +33,7 @@ pub async fn open<N: Net, S: Store + 'static>(
                 if head.status / 100 == 2 && record.is_of(head.total(), &head.validator()) =>
             {
                 shelf.begin(&mut record, net.now_ms()).await;
-                let source = if head.status == 206 {
+                let source = if by_parts(&head) {
                     Source::Ranges
                 } else {
                     Source::stream(None)
@@ -62,6 +62,10 @@ pub async fn open<N: Net, S: Store + 'static>(
     let (head, body) = match contact(net.as_ref(), url, Some(0..PIECE)).await? {
         // An empty file has no first byte to ask for.
         (head, _) if head.status == 416 => contact(net.as_ref(), url, None).await?,
+        // Some servers cut the parts out of a compressed copy, which is of no use: the whole file then.
+        (head, _) if head.status == 206 && !by_parts(&head) => {
+            contact(net.as_ref(), url, None).await?
+        }
         answer => answer,
     };
     match head.status {
@@ -200,6 +204,11 @@ async fn contact<N: Net>(
             (None, Err(cut)) => return Err(unreachable(url, &cut)),
         }
     }
+}
+
+/// Whether an answer is a part of the file's own bytes.
+fn by_parts(head: &Head) -> bool {
+    head.status == 206 && head.plain()
 }
 
 fn absent(head: &Head) -> bool {

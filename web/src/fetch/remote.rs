@@ -310,6 +310,7 @@ impl<N: Net, S: Store + 'static> Shared<N, S> {
         }
         // A server may answer with everything after all.
         let mut skip = match (head.status, head.range()) {
+            (206, _) if !head.plain() => return Err(self.changed()),
             (206, Some((sent, _))) if sent.start != at => return Err(self.changed()),
             (206, _) => 0,
             _ => at,
