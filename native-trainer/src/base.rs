@@ -7,6 +7,7 @@ use burn::tensor::DType;
 use qloom_core::data::{DataConfig, Format};
 use qloom_core::models::Architecture;
 use qloom_core::models::bert::{self, Bert, BertClassifier, BertConfig};
+use qloom_core::models::embedding::EmbeddingPlace;
 use qloom_core::models::llama::{self, Llama, LlamaConfig};
 use qloom_core::models::load::{BaseQuantization, LoadError, LoadOptions};
 use qloom_core::quantization::{SOURCE_FINGERPRINT, is_quantized};
@@ -302,6 +303,7 @@ impl BaseFiles {
             quantization,
             dtype,
             max_positions: None,
+            embedding: EmbeddingPlace::Device,
         })
     }
 

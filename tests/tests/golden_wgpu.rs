@@ -13,6 +13,7 @@ use qloom_core::data::{
 };
 use qloom_core::host::{LocalFuture, block_on};
 use qloom_core::lora::{overlay, parameters_of};
+use qloom_core::models::embedding::EmbeddingPlace;
 use qloom_core::models::llama::{self, BaseQuantization, Llama, LlamaConfig, LoadOptions};
 use qloom_core::train::{
     Accumulated, Checkpoint, Host, Observer, Parameters, StepOptions, StepRecord, TrainConfig,
@@ -48,6 +49,7 @@ fn base(folder: &Path, device: &Device) -> Llama {
         quantization,
         dtype: DType::F32,
         max_positions: None,
+        embedding: EmbeddingPlace::Device,
     };
     llama::load(&config, &source, options, device, &mut |_, _| {}).unwrap()
 }

@@ -5,6 +5,8 @@ mod generate;
 mod sampler;
 mod steps;
 mod stop;
+#[cfg(test)]
+mod tests;
 
 pub use end_ids::end_ids;
 pub use generate::{Finish, GenerateError, Generated, Generator};

@@ -1,11 +1,15 @@
 //! From checkpoint tensors to a device, one tensor at a time: what loading any architecture shares.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use thiserror::Error;
 
 use super::bert::BertError;
+use super::embedding::{EmbeddingPlace, EmbeddingTable, HostTable};
 use super::linear::{Linear, Weight};
 use super::llama::ConfigError;
+use super::parts::Part;
 use crate::kernels::nf4_matmul::Nf4Weight;
 use crate::quantization::{
     Nf4Tensor, QuantizationError, Stored, is_quantized, nf4_shape, read_bnb, stored_format,
@@ -34,7 +38,13 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// Tokens the rotary table covers; the model's `max_position_embeddings` when `None`.
     pub max_positions: Option<usize>,
+    /// Where the word embeddings are kept.
+    pub embedding: EmbeddingPlace,
 }
+
+/// Values that are f32 on the host at once on their way to the device: 16 MiB, where a table of 32,000 words of 2,048
+/// features would be 250.
+const CHUNK: usize = 1 << 22;
 
 /// Why a base could not be loaded.
 #[derive(Debug, Error)]
@@ -51,6 +61,20 @@ pub enum LoadError {
     /// An encoder that cannot be run.
     #[error(transparent)]
     Bert(#[from] BertError),
+    /// A model put together before all of it was there.
+    #[error("the model's {part} was not loaded; add every part before finishing it")]
+    MissingPart {
+        /// What is missing.
+        part: Part,
+    },
+    /// A part that the model does not have.
+    #[error("the model has no {part}: config.json gives it {blocks} blocks, counted from 0")]
+    NoSuchPart {
+        /// What was added.
+        part: Part,
+        /// Blocks there are.
+        blocks: usize,
+    },
 }
 
 /// Checks type and shape of the tensor `name` without reading its values.
@@ -148,11 +172,34 @@ impl Loader<'_> {
         found.then(|| self.vector(&bias)).transpose()
     }
 
-    /// A matrix as it is.
+    /// A matrix as it is. One of many rows goes over in runs of them, so that no f32 copy of it exists on the host.
     pub(crate) fn matrix(&self, name: &str) -> Result<Tensor<2>, LoadError> {
         let tensor = self.source.get(name)?;
-        let shape = [tensor.shape[0], tensor.shape[1]];
-        Ok(self.upload(tensor.to_f32()?, shape))
+        let [rows, columns] = [tensor.shape[0], tensor.shape[1]];
+        let run = (CHUNK / columns.max(1)).max(1);
+        if rows <= run {
+            return Ok(self.upload(tensor.to_f32()?, [rows, columns]));
+        }
+        let mut whole = Tensor::<2>::zeros([rows, columns], (self.device, self.options.dtype));
+        for first in (0..rows).step_by(run) {
+            let last = (first + run).min(rows);
+            let values = tensor.rows(first..last)?.to_f32()?;
+            let part = self.upload(values, [last - first, columns]);
+            whole.inplace(|whole| whole.slice_assign([first..last, 0..columns], part));
+        }
+        Ok(whole)
+    }
+
+    /// A table of word embeddings, where the options want it.
+    pub(crate) fn embedding(&self, name: &str) -> Result<EmbeddingTable, LoadError> {
+        Ok(match self.options.embedding {
+            EmbeddingPlace::Device => EmbeddingTable::Device(self.matrix(name)?),
+            EmbeddingPlace::Host => {
+                let table = self.source.get(name)?;
+                let table = HostTable::new(&table, self.device, self.options.dtype);
+                EmbeddingTable::Host(Arc::new(table.map_err(|e| e.named(name))?))
+            }
+        })
     }
 
     /// A vector as it is.
@@ -167,5 +214,43 @@ impl Loader<'_> {
             TensorData::new(values, shape),
             (self.device, self.options.dtype),
         )
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+    use crate::host::{block_on, to_vec};
+    use crate::weights::{HostTensor, SafetensorsSource, serialize};
+
+    #[test]
+    fn a_table_uploaded_in_runs_of_rows_is_the_table() {
+        // Three runs, the last of them short.
+        let shape = [2 * CHUNK / 512 + 5, 512];
+        let count = shape[0] * shape[1];
+        let bytes: Vec<u8> = (0..count)
+            .flat_map(|i| half::f16::from_f32((i % 2039) as f32).to_le_bytes())
+            .collect();
+        let tensor = HostTensor::new(Dtype::F16, shape.to_vec(), bytes).unwrap();
+        let expected = tensor.to_f32().unwrap();
+        let file = serialize(&[("t".to_owned(), tensor)], &Default::default()).unwrap();
+        let source = SafetensorsSource::single("m", file).unwrap();
+        for dtype in [DType::F32, DType::F16] {
+            let options = LoadOptions {
+                quantization: BaseQuantization::None,
+                dtype,
+                max_positions: None,
+                embedding: EmbeddingPlace::Device,
+            };
+            let loader = Loader {
+                source: &source,
+                options,
+                device: &Device::flex(),
+            };
+            let table = loader.matrix("t").unwrap();
+            assert_eq!((table.dims(), table.dtype()), (shape, dtype));
+            assert!(block_on(to_vec(table)).unwrap() == expected, "{dtype:?}");
+        }
     }
 }

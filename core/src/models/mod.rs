@@ -4,9 +4,11 @@
 pub mod architecture;
 pub mod bert;
 pub mod dropout;
+pub mod embedding;
 pub mod linear;
 pub mod llama;
 pub mod load;
+pub mod parts;
 pub mod random;
 pub mod rope;
 

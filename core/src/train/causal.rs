@@ -127,13 +127,13 @@ impl Stack for CausalStep<'_> {
     }
 
     fn embedding(&self, overlay: &Overlay) -> Tensor<2> {
-        let table = overlay
-            .matrix(EMBEDDING)
-            .unwrap_or_else(|| self.model.embed_tokens.clone());
-        let dtype = self.model.embed_tokens.dtype();
-        table
-            .select(0, index_tensor(&self.batch.input_ids, &self.model.device()))
-            .cast(dtype)
+        let ids = &self.batch.input_ids;
+        match overlay.matrix(EMBEDDING) {
+            Some(trained) => trained
+                .select(0, index_tensor(ids, &self.model.device()))
+                .cast(self.model.embed_tokens.dtype()),
+            None => self.model.embed(ids),
+        }
     }
 
     fn embedding_gradient(&self, dx: Tensor<2>, sum: &mut Accumulated) {
@@ -196,7 +196,7 @@ impl Stack for CausalStep<'_> {
 impl CausalStep<'_> {
     /// Whether the trained tensor `name` serves as the head: its own matrix, or the tied embedding.
     fn is_head(&self, name: &str) -> bool {
-        let tied = self.model.lm_head.is_none() && !self.trains(HEAD);
+        let tied = self.model.tied && !self.trains(HEAD);
         self.trains(name) && (name == HEAD || tied)
     }
 

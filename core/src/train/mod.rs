@@ -10,6 +10,8 @@ mod objective;
 mod observer;
 mod optimizer;
 mod parameters;
+#[cfg(test)]
+mod pause_tests;
 mod schedule;
 mod step;
 mod trainer;

@@ -3,19 +3,23 @@
 //! The format is safetensors (<https://huggingface.co/docs/safetensors>), one file or several with an index. Nothing here
 //! knows a device or a path: callers hand over bytes (a mapped file natively, a downloaded buffer in a browser).
 
+mod catalog;
 mod fingerprint;
 mod header;
 mod index;
 mod plan;
 mod source;
 
+pub use catalog::{Catalog, FileRange, PartialSource};
 pub use fingerprint::{FingerprintBuilder, base_fingerprint, sha256_hex};
+pub use header::FileHeader;
 pub use index::shards;
 pub use plan::{SafetensorsPlan, SafetensorsWriter, TensorSpec, serialize};
 pub use safetensors::Dtype;
 pub use source::SafetensorsSource;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use thiserror::Error;
 
 /// What can be wrong with weight files.
@@ -58,6 +62,24 @@ pub enum WeightError {
         name: String,
         /// The files looked through.
         files: String,
+    },
+    /// Bytes of a file whose header was never read.
+    #[error("{file} is none of the files whose headers were read: {files}")]
+    UnknownFile {
+        /// The file.
+        file: String,
+        /// Those that were read.
+        files: String,
+    },
+    /// A tensor whose bytes were not fetched.
+    #[error(
+        "the bytes of tensor {name} in {file} are not in memory; fetch its range and hand it over first"
+    )]
+    NotHeld {
+        /// The tensor.
+        name: String,
+        /// The file that holds it.
+        file: String,
     },
     /// A shard named by the index that was not handed over.
     #[error(
@@ -192,20 +214,21 @@ impl<'a> HostTensor<'a> {
 
     /// The elements as f32, from F32, F16, BF16 or F64.
     pub fn to_f32(&self) -> Result<Vec<f32>, WeightError> {
-        let b = &self.bytes;
-        Ok(match self.dtype {
-            Dtype::F32 => decode(b, f32::from_le_bytes),
-            Dtype::F16 => decode(b, |x| half::f16::from_le_bytes(x).to_f32()),
-            Dtype::BF16 => decode(b, |x| half::bf16::from_le_bytes(x).to_f32()),
-            Dtype::F64 => decode(b, |x| f64::from_le_bytes(x) as f32),
-            found => {
-                return Err(WeightError::Dtype {
-                    name: String::new(),
-                    expected: "F32, F16, BF16 or F64",
-                    found,
-                });
-            }
-        })
+        Ok(decoder(self.dtype)?(&self.bytes))
+    }
+
+    /// The part of it that holds `rows` of the first dimension.
+    ///
+    /// # Errors
+    /// Rows it does not have.
+    pub fn rows(&self, rows: Range<usize>) -> Result<HostTensor<'_>, WeightError> {
+        let row = self.bytes.len() / self.shape.first().copied().unwrap_or(1).max(1);
+        let bytes = self.bytes.get(rows.start * row..rows.end * row);
+        let mut shape = self.shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = rows.len();
+        }
+        HostTensor::new(self.dtype, shape, bytes.unwrap_or_default())
     }
 
     /// The same tensor with its own copy of the bytes.
@@ -229,6 +252,23 @@ impl OwnedTensor {
     pub fn from_u8(shape: Vec<usize>, values: Vec<u8>) -> Result<Self, WeightError> {
         Self::new(Dtype::U8, shape, values)
     }
+}
+
+/// How the bytes of a float type become f32.
+pub(crate) fn decoder(dtype: Dtype) -> Result<fn(&[u8]) -> Vec<f32>, WeightError> {
+    Ok(match dtype {
+        Dtype::F32 => |b: &[u8]| decode(b, f32::from_le_bytes),
+        Dtype::F16 => |b: &[u8]| decode(b, |x| half::f16::from_le_bytes(x).to_f32()),
+        Dtype::BF16 => |b: &[u8]| decode(b, |x| half::bf16::from_le_bytes(x).to_f32()),
+        Dtype::F64 => |b: &[u8]| decode(b, |x| f64::from_le_bytes(x) as f32),
+        found => {
+            return Err(WeightError::Dtype {
+                name: String::new(),
+                expected: "F32, F16, BF16 or F64",
+                found,
+            });
+        }
+    })
 }
 
 fn decode<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {

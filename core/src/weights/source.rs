@@ -1,42 +1,30 @@
 //! A [`WeightSource`] over safetensors files that lie in memory (or are mapped into it).
 
-use super::header::{self, Entry};
+use super::catalog::Catalog;
+use super::header::FileHeader;
 use super::{HostTensor, TensorSpec, WeightError, WeightSource};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, btree_map::Entry as Slot};
+use std::collections::BTreeMap;
 
 /// One or several safetensors files as one set of tensors. `B` is whatever holds the bytes: `&[u8]`, `Vec<u8>`, a map.
 pub struct SafetensorsSource<B> {
     files: Vec<(String, B)>,
-    tensors: BTreeMap<String, (usize, Entry)>,
-    metadata: BTreeMap<String, String>,
+    catalog: Catalog,
 }
 
 impl<B: AsRef<[u8]>> SafetensorsSource<B> {
     /// Reads every header. A truncated file, a gap between tensors and a tensor held twice are refused by name.
     pub fn new(files: Vec<(String, B)>) -> Result<Self, WeightError> {
-        let mut tensors: BTreeMap<String, (usize, Entry)> = BTreeMap::new();
-        let mut metadata = BTreeMap::new();
-        for (i, (file, bytes)) in files.iter().enumerate() {
-            let (entries, meta) = header::parse(file, bytes.as_ref())?;
-            metadata.extend(meta);
-            for (name, entry) in entries {
-                match tensors.entry(name) {
-                    Slot::Vacant(slot) => slot.insert((i, entry)),
-                    Slot::Occupied(slot) => {
-                        return Err(WeightError::Duplicate {
-                            name: slot.key().clone(),
-                            first: files[slot.get().0].0.clone(),
-                            second: file.clone(),
-                        });
-                    }
-                };
-            }
+        let mut headers = Vec::with_capacity(files.len());
+        for (file, bytes) in &files {
+            let bytes = bytes.as_ref();
+            let header = FileHeader::parse(file, bytes)?;
+            header.check_length(file, bytes.len() as u64)?;
+            headers.push((file.clone(), header));
         }
         Ok(Self {
+            catalog: Catalog::new(headers)?,
             files,
-            tensors,
-            metadata,
         })
     }
 
@@ -60,7 +48,7 @@ impl<B: AsRef<[u8]>> SafetensorsSource<B> {
 
     /// The `__metadata__` of the files together.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
+        self.catalog.metadata()
     }
 
     /// Names and bytes of the files.
@@ -71,42 +59,24 @@ impl<B: AsRef<[u8]>> SafetensorsSource<B> {
 
 impl<B: AsRef<[u8]>> WeightSource for SafetensorsSource<B> {
     fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
+        self.catalog.names()
     }
 
     fn spec(&self, name: &str) -> Option<TensorSpec> {
-        let (_, e) = self.tensors.get(name)?;
-        Some(TensorSpec {
-            name: name.to_owned(),
-            dtype: e.dtype,
-            shape: e.shape.clone(),
-        })
+        self.catalog.spec(name)
     }
 
     fn get(&self, name: &str) -> Result<HostTensor<'_>, WeightError> {
-        let missing = || WeightError::Missing {
-            name: name.to_owned(),
-            files: self.file_of(name),
-        };
-        let (file, e) = self.tensors.get(name).ok_or_else(missing)?;
-        let bytes = self.files[*file]
-            .1
-            .as_ref()
-            .get(e.range.clone())
-            .ok_or_else(missing)?;
-        HostTensor::new(e.dtype, e.shape.clone(), Cow::Borrowed(bytes))
+        let (file, entry) = self.catalog.entry(name)?;
+        // The file was seen to be as long as its header says: its ranges are within memory.
+        let range = entry.range.start as usize..entry.range.end as usize;
+        let bytes = self.files[file].1.as_ref().get(range).unwrap_or_default();
+        HostTensor::new(entry.dtype, entry.shape.clone(), Cow::Borrowed(bytes))
+            .map_err(|e| e.named(name))
     }
 
     fn file_of(&self, name: &str) -> String {
-        match self.tensors.get(name) {
-            Some((file, _)) => self.files[*file].0.clone(),
-            None => self
-                .files
-                .iter()
-                .map(|f| f.0.as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
-        }
+        self.catalog.file_of(name)
     }
 }
 

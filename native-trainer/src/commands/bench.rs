@@ -8,6 +8,7 @@ use qloom_core::data::Batch;
 use qloom_core::host::{block_on, to_scalar, to_vec};
 use qloom_core::kernels::nf4_matmul::Nf4Weight;
 use qloom_core::lora::{LoraConfig, TargetModules, fresh_parameters};
+use qloom_core::models::embedding::EmbeddingPlace;
 use qloom_core::models::llama::{
     self, BaseQuantization, Llama, LlamaConfig, LoadOptions, random_weights,
 };
@@ -73,6 +74,7 @@ fn random_model(chosen: &ChosenDevice, dtype: DType, arguments: &BenchArguments)
         quantization,
         dtype,
         max_positions: None,
+        embedding: EmbeddingPlace::Device,
     };
     Ok(llama::load(
         &config,

@@ -9,6 +9,7 @@ use burn::tensor::DType;
 use qloom_core::data::{BatchOptions, BatchPlan, CollateOptions, DataConfig};
 use qloom_core::host::block_on;
 use qloom_core::models::Architecture;
+use qloom_core::models::embedding::EmbeddingPlace;
 use qloom_core::models::llama::{
     self, BaseQuantization, Llama, LlamaConfig, LoadOptions, random_weights,
 };
@@ -166,6 +167,7 @@ pub(crate) fn pretrain(
         quantization: BaseQuantization::None,
         dtype: DType::F32,
         max_positions: None,
+        embedding: EmbeddingPlace::Device,
     };
     let model = llama::load(
         &llama_config,

@@ -7,7 +7,8 @@ use super::names::Names;
 use super::{BertError, Prefixed};
 use crate::adapters::Adapter;
 use crate::models::load::check_tensor;
-use crate::weights::WeightSource;
+use crate::models::parts::Part;
+use crate::weights::{WeightError, WeightSource};
 
 /// Largest size taken seriously.
 const MAX_SIZE: usize = 1 << 28;
@@ -288,16 +289,59 @@ impl BertConfig {
     /// # Errors
     /// A missing tensor, a shape that contradicts `config.json`, a foreign quantization.
     pub fn validate_weights(&self, source: &dyn WeightSource) -> Result<(), BertError> {
+        Part::all(self.num_hidden_layers)
+            .into_iter()
+            .try_for_each(|part| self.validate_part(part, source))
+    }
+
+    /// Checks that `source` names every tensor of the encoder: what a source whose bytes are still to be fetched can be
+    /// asked. [`super::BertBuilder::add`] checks the rest of each part.
+    ///
+    /// # Errors
+    /// A missing tensor.
+    pub fn validate_names(&self, source: &dyn WeightSource) -> Result<(), BertError> {
         let source = Prefixed::new(source, self.family);
-        for (name, shape) in self.encoder_tensors() {
-            check_tensor::<BertError>(&source, &name, &shape)?;
+        for (name, _) in self.encoder_tensors() {
+            if !source.contains(&name) {
+                let files = source.file_of(&name);
+                return Err(WeightError::Missing { name, files }.into());
+            }
         }
-        for (name, shape) in self.head_tensors(self.num_labels) {
-            if source.contains(&name) {
+        Ok(())
+    }
+
+    /// Checks the tensors of `part` as [`BertConfig::validate_weights`] checks all.
+    pub(super) fn validate_part(
+        &self,
+        part: Part,
+        source: &dyn WeightSource,
+    ) -> Result<(), BertError> {
+        let source = Prefixed::new(source, self.family);
+        for (name, shape) in self.part_tensors(part) {
+            if part != Part::Head || source.contains(&name) {
                 check_tensor::<BertError>(&source, &name, &shape)?;
             }
         }
         Ok(())
+    }
+
+    /// Those of [`BertConfig::expected_tensors`] that are of `part`.
+    pub(super) fn part_tensors(&self, part: Part) -> Vec<(String, Vec<usize>)> {
+        if part == Part::Head {
+            return self.head_tensors(self.num_labels);
+        }
+        let names = self.names();
+        let of = |name: &str| match name.strip_prefix(names.blocks()) {
+            Some(rest) => rest
+                .split('.')
+                .next()
+                .and_then(|index| index.parse().ok())
+                .map(Part::Block),
+            None => Some(Part::Embedding),
+        };
+        let mut tensors = self.encoder_tensors();
+        tensors.retain(|(name, _)| of(name) == Some(part));
+        tensors
     }
 }
 

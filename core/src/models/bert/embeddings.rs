@@ -7,6 +7,7 @@ use super::names::Names;
 use crate::kernels::layer_norm::layer_norm;
 use crate::lora::Overlay;
 use crate::models::dropout::dropout;
+use crate::models::embedding::EmbeddingTable;
 use crate::models::llama::index_tensor;
 
 /// A layer norm's weight, bias and eps.
@@ -45,7 +46,7 @@ impl Norm {
 #[derive(Clone, Debug)]
 pub struct Embeddings {
     /// `[vocab, hidden]`.
-    pub words: Tensor<2>,
+    pub words: EmbeddingTable,
     /// `[positions, hidden]`.
     pub positions: Tensor<2>,
     /// `[types, hidden]`; none in DistilBERT.
@@ -65,7 +66,8 @@ impl Embeddings {
             let looked_up = table.clone().select(0, index_tensor(ids, &device));
             looked_up.cast(dtype)
         };
-        let mut sum = rows(&self.words, &layout.ids) + rows(&self.positions, &layout.positions);
+        let mut sum =
+            self.words.rows(&layout.ids).cast(dtype) + rows(&self.positions, &layout.positions);
         if let Some(types) = &self.types {
             sum = sum + rows(types, &layout.types);
         }
@@ -81,7 +83,10 @@ impl Embeddings {
             None => base.clone(),
         };
         Self {
-            words: put(names.word_embeddings(), &self.words),
+            words: match overlay.matrix(&names.word_embeddings()) {
+                Some(table) => EmbeddingTable::Device(table.cast(DType::F32)),
+                None => self.words.clone(),
+            },
             positions: put(names.position_embeddings(), &self.positions),
             types: self
                 .types

@@ -21,7 +21,7 @@ pub struct Bert {
 impl Bert {
     /// The device the weights are on, without autodiff.
     pub fn device(&self) -> Device {
-        self.embeddings.words.device().inner()
+        self.embeddings.words.device()
     }
 
     /// The type activations are computed in.

@@ -37,5 +37,5 @@ pub use encoder::Bert;
 pub use error::BertError;
 pub use head::Head;
 pub use layout::Layout;
-pub use load::{load_classifier, load_encoder};
+pub use load::{BertBuilder, load_classifier, load_encoder};
 pub use source::Prefixed;

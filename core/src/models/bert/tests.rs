@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor};
 
-use super::{BertClassifier, BertConfig, BertError, load_classifier};
+use super::{BertBuilder, BertClassifier, BertConfig, BertError, load_classifier};
 use crate::adapters::Adapter;
 use crate::data::Batch;
 use crate::host::block_on;
 use crate::lora::overlay;
+use crate::models::embedding::EmbeddingPlace;
 use crate::models::load::{BaseQuantization, LoadOptions};
 use crate::models::random::RandomWeights;
-use crate::weights::{SafetensorsSource, WeightSource};
+use crate::weights::{Catalog, FileHeader, PartialSource, SafetensorsSource, WeightSource};
 
 fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -29,6 +30,7 @@ fn options(dtype: DType) -> LoadOptions {
         quantization: BaseQuantization::None,
         dtype,
         max_positions: None,
+        embedding: EmbeddingPlace::Device,
     }
 }
 
@@ -247,4 +249,55 @@ fn the_real_imdb_adapter_loads_with_its_head() {
     let (_, classifier) = adapted.head.parts().unwrap();
     let bias = to_vec(classifier.bias.clone().unwrap());
     assert_eq!(bias, saved["classifier.bias"].to_f32().unwrap());
+}
+
+#[test]
+fn parts_from_ranges_of_a_file_are_the_classifier_from_the_whole() {
+    for (case, folder, nf4) in [
+        ("distilbert_tiny", "base", false),
+        ("bert_tiny", "base_nf4", true),
+    ] {
+        let folder = golden(case).join(folder);
+        let quantization = match nf4 {
+            true => BaseQuantization::Nf4 { double_quant: true },
+            false => BaseQuantization::None,
+        };
+        let config = BertConfig::from_json(&read(&folder.join("config.json"))).unwrap();
+        let file = read(&folder.join("model.safetensors"));
+        let whole = SafetensorsSource::single("m", &file).unwrap();
+        let header = FileHeader::parse("m", &file).unwrap();
+        let catalog = Catalog::new(vec![("m".to_owned(), header)]).unwrap();
+        config
+            .validate_names(&PartialSource::new(&catalog))
+            .unwrap();
+        let batch = Batch::of_sequences(&[vec![5, 6, 7], vec![9]]);
+        for embedding in [EmbeddingPlace::Device, EmbeddingPlace::Host] {
+            let options = LoadOptions {
+                quantization,
+                embedding,
+                ..options(DType::F32)
+            };
+            let mut builder = BertBuilder::new(&config, options, &Device::flex());
+            for part in builder.parts() {
+                let mut source = PartialSource::new(&catalog);
+                for range in catalog.ranges(&builder.tensors(part, &source)).unwrap() {
+                    let bytes = range.bytes.start as usize..range.bytes.end as usize;
+                    source.hold(&range, file[bytes].to_vec()).unwrap();
+                }
+                builder.add(part, &source).unwrap();
+            }
+            let found = builder.finish().unwrap();
+            let options = LoadOptions {
+                embedding: EmbeddingPlace::Device,
+                ..options
+            };
+            let device = Device::flex();
+            let expected = load_classifier(&config, &whole, options, &device, &mut |_, _| {});
+            assert_eq!(
+                to_vec(found.logits(&batch).unwrap()),
+                to_vec(expected.unwrap().logits(&batch).unwrap()),
+                "{case} {embedding:?}"
+            );
+        }
+    }
 }

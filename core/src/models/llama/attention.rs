@@ -1,6 +1,6 @@
 //! Grouped-query self-attention with rotary positions.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::{Context, LlamaConfig};
 use crate::kernels::attention::attention;
@@ -35,9 +35,13 @@ pub struct LayerCache {
 
 impl LayerCache {
     /// Room for `capacity` tokens of `rows` sequences.
-    pub fn new(config: &LlamaConfig, rows: usize, capacity: usize, like: &Tensor<2>) -> Self {
+    pub fn new(
+        config: &LlamaConfig,
+        rows: usize,
+        capacity: usize,
+        options: (&Device, DType),
+    ) -> Self {
         let shape = [rows, capacity, config.num_key_value_heads, config.head_dim];
-        let options = (&like.device(), like.dtype());
         Self {
             keys: Tensor::zeros(shape, options),
             values: Tensor::zeros(shape, options),

@@ -9,6 +9,7 @@ mod rope;
 pub use rope::RopeScaling;
 
 use crate::models::load::check_tensor;
+use crate::models::parts::Part;
 use crate::quantization::QuantizationError;
 use crate::weights::{WeightError, WeightSource};
 use serde::Deserialize;
@@ -333,10 +334,56 @@ impl LlamaConfig {
         &self,
         source: &(impl WeightSource + ?Sized),
     ) -> Result<(), ConfigError> {
-        let expected: BTreeMap<String, Vec<usize>> = self.expected_tensors().into_iter().collect();
-        for (name, shape) in &expected {
-            check_tensor::<ConfigError>(source, name, shape)?;
+        for (name, shape) in self.expected_tensors() {
+            check_tensor::<ConfigError>(source, &name, &shape)?;
         }
+        self.refuse_unexpected(source)
+    }
+
+    /// As [`LlamaConfig::validate_weights`], from the names alone: what a source whose bytes are still to be fetched can
+    /// be asked. [`super::LlamaBuilder::add`] checks the rest of each part.
+    ///
+    /// # Errors
+    /// A missing tensor, or one of the blocks that the configuration has no place for.
+    pub fn validate_names(&self, source: &(impl WeightSource + ?Sized)) -> Result<(), ConfigError> {
+        for (name, _) in self.expected_tensors() {
+            if !source.contains(&name) {
+                let files = source.file_of(&name);
+                return Err(WeightError::Missing { name, files }.into());
+            }
+        }
+        self.refuse_unexpected(source)
+    }
+
+    /// Checks the tensors of `part` as [`LlamaConfig::validate_weights`] checks all.
+    pub(super) fn validate_part(
+        &self,
+        part: Part,
+        source: &(impl WeightSource + ?Sized),
+    ) -> Result<(), ConfigError> {
+        self.part_tensors(part)
+            .iter()
+            .try_for_each(|(name, shape)| check_tensor(source, name, shape))
+    }
+
+    /// Those of [`LlamaConfig::expected_tensors`] that are of `part`.
+    pub(super) fn part_tensors(&self, part: Part) -> Vec<(String, Vec<usize>)> {
+        let of = |name: &str| match name.strip_prefix("model.layers.") {
+            Some(rest) => rest
+                .split('.')
+                .next()
+                .and_then(|index| index.parse().ok())
+                .map(Part::Block),
+            None if name.starts_with("model.embed_tokens.") => Some(Part::Embedding),
+            None => Some(Part::Head),
+        };
+        let mut tensors = self.expected_tensors();
+        tensors.retain(|(name, _)| of(name) == Some(part));
+        tensors
+    }
+
+    fn refuse_unexpected(&self, source: &(impl WeightSource + ?Sized)) -> Result<(), ConfigError> {
+        let expected: BTreeMap<String, Vec<usize>> = self.expected_tensors().into_iter().collect();
         for name in source.names() {
             let known = expected.contains_key(&name)
                 || expected.keys().any(|e| {

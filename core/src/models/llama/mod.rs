@@ -6,17 +6,21 @@ mod attention;
 mod block;
 mod config;
 mod context;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod init;
 mod load;
 mod mlp;
 mod model;
+#[cfg(test)]
+mod tests;
 
 pub use attention::{Attention, LayerCache};
 pub use block::Block;
 pub use config::*;
 pub use context::Context;
 pub use init::random_weights;
-pub use load::{BaseQuantization, LoadError, LoadOptions, load};
+pub use load::{BaseQuantization, LlamaBuilder, LoadError, LoadOptions, load};
 pub use mlp::Mlp;
 use model::block_path;
 pub(crate) use model::index_tensor;

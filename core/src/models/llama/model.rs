@@ -8,6 +8,7 @@ use crate::host::{ReadError, to_vec};
 use crate::kernels::cross_entropy::linear_cross_entropy;
 use crate::kernels::rms_norm::rms_norm;
 use crate::lora::Overlay;
+use crate::models::embedding::EmbeddingTable;
 use crate::models::rope::RopeTable;
 
 /// Positions of the head evaluated at once when only losses are wanted.
@@ -19,13 +20,15 @@ pub struct Llama {
     /// Sizes and switches.
     pub config: LlamaConfig,
     /// Token embedding, `[vocab, hidden]`.
-    pub embed_tokens: Tensor<2>,
+    pub embed_tokens: EmbeddingTable,
     /// Transformer blocks, first to last.
     pub blocks: Vec<Block>,
     /// Final norm, `[hidden]`.
     pub norm: Tensor<1>,
-    /// Head, `[vocab, hidden]`; `None` where it is tied to the embedding.
-    pub lm_head: Option<Tensor<2>>,
+    /// Head, `[vocab, hidden]`.
+    pub lm_head: Tensor<2>,
+    /// Whether the head is the embedding's table.
+    pub tied: bool,
     /// Rotary angles.
     pub rope: RopeTable,
 }
@@ -42,12 +45,12 @@ pub struct RowLosses {
 impl Llama {
     /// The device the weights are on, without autodiff.
     pub fn device(&self) -> Device {
-        self.embed_tokens.device().inner()
+        self.embed_tokens.device()
     }
 
     /// The head's matrix, `[vocab, hidden]`.
     pub fn head(&self) -> &Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
+        &self.lm_head
     }
 
     /// This model with adapters and trained weights laid over it; base tensors are shared.
@@ -55,17 +58,23 @@ impl Llama {
         let blocks = (0..self.blocks.len())
             .map(|i| self.block_with(i, overlay))
             .collect();
-        let matrix =
-            |name: &str, like: &Tensor<2>| overlay.matrix(name).map(|m| m.cast(like.dtype()));
+        let dtype = self.embed_tokens.dtype();
+        let embedding = overlay.matrix("model.embed_tokens.weight");
+        let embedding = embedding.map(|table| table.cast(dtype));
+        let head = overlay.matrix("lm_head.weight");
+        let head = head.map(|head| head.cast(self.lm_head.dtype()));
+        let tied = self.tied && head.is_none();
+        let tied_head = embedding.clone().filter(|_| tied);
         Self {
             config: self.config.clone(),
-            embed_tokens: matrix("model.embed_tokens.weight", &self.embed_tokens)
-                .unwrap_or_else(|| self.embed_tokens.clone()),
+            embed_tokens: embedding
+                .map_or_else(|| self.embed_tokens.clone(), EmbeddingTable::Device),
             blocks,
             norm: overlay
                 .vector("model.norm.weight")
                 .unwrap_or_else(|| self.norm.clone()),
-            lm_head: matrix("lm_head.weight", self.head()).or_else(|| self.lm_head.clone()),
+            lm_head: head.or(tied_head).unwrap_or_else(|| self.lm_head.clone()),
+            tied,
             rope: self.rope.clone(),
         }
     }
@@ -77,9 +86,7 @@ impl Llama {
 
     /// Embeds row-major token ids, `[ids.len(), hidden]`.
     pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
-        self.embed_tokens
-            .clone()
-            .select(0, index_tensor(ids, &self.device()))
+        self.embed_tokens.rows(ids)
     }
 
     /// Positions and visibility of `batch`.
@@ -169,9 +176,10 @@ impl Llama {
 
     /// An empty cache for `rows` sequences of at most `capacity` tokens.
     pub fn new_cache(&self, rows: usize, capacity: usize) -> Vec<LayerCache> {
+        let (device, dtype) = (self.device(), self.embed_tokens.dtype());
         self.blocks
             .iter()
-            .map(|_| LayerCache::new(&self.config, rows, capacity, &self.embed_tokens))
+            .map(|_| LayerCache::new(&self.config, rows, capacity, (&device, dtype)))
             .collect()
     }
 
