@@ -69,7 +69,7 @@ pub enum Effect {
     /// Send this to the worker, with the files of that key.
     Send {
         /// What.
-        message: Message<Request>,
+        message: Box<Message<Request>>,
         /// Whose files.
         files: Option<FileKey>,
     },

@@ -14,7 +14,7 @@ impl State {
     pub(super) fn send(&mut self, request: Request, purpose: Purpose) -> (u64, Effect) {
         let id = self.pending.open(purpose);
         let files = files_of(&request);
-        let message = Message { id, body: request };
+        let message = Box::new(Message { id, body: request });
         (id, Effect::Send { message, files })
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Link {
     files: HashMap<FileKey, Vec<Blob>>,
     queue: VecDeque<(Message<Request>, Option<FileKey>)>,
     sending: bool,
+    /// Counts workers, so that nothing an earlier one said is taken for the present one's.
+    epoch: u64,
 }
 
 /// A worker and the closures it calls, which live as long.
@@ -47,23 +49,27 @@ impl Drop for Running {
 impl Link {
     /// Starts a worker in place of the one there may be.
     pub(super) fn spawn(store: Store) {
-        let started = start(store);
-        let failure = store.link(|link| {
+        let epoch = store.link(|link| {
+            link.epoch += 1;
             link.queue.clear();
-            match started {
-                Ok(running) => {
-                    link.worker = Some(running);
-                    None
-                }
-                Err(problem) => {
-                    link.worker = None;
-                    Some(problem)
-                }
+            link.epoch
+        });
+        let epoch = epoch.unwrap_or_default();
+        let started = start(store, epoch);
+        let failure = store.link(|link| match started {
+            Ok(running) => {
+                link.worker = Some(running);
+                None
+            }
+            Err(problem) => {
+                link.worker = None;
+                Some(problem)
             }
         });
         if let Some(Some(problem)) = failure {
             report(
                 store,
+                epoch,
                 &format!("The worker cannot be started: {}", words(&problem)),
             );
         }
@@ -84,19 +90,28 @@ impl Link {
         self.files.insert(key, blobs);
     }
 
-    fn next(&mut self) -> Option<(Message<Request>, Vec<Blob>)> {
+    fn next(&mut self) -> Option<Next> {
         let Some((message, key)) = self.queue.pop_front() else {
             self.sending = false;
             return None;
         };
-        let blobs = key
-            .and_then(|k| self.files.get(&k).cloned())
-            .unwrap_or_default();
-        Some((message, blobs))
+        let blobs = key.and_then(|k| self.files.get(&k).cloned());
+        Some(Next {
+            message,
+            blobs: blobs.unwrap_or_default(),
+            epoch: self.epoch,
+        })
     }
 }
 
-fn start(store: Store) -> Result<Running, JsValue> {
+/// A request whose turn it is.
+struct Next {
+    message: Message<Request>,
+    blobs: Vec<Blob>,
+    epoch: u64,
+}
+
+fn start(store: Store, epoch: u64) -> Result<Running, JsValue> {
     let meta = document().query_selector(WORKER_META)?;
     let url = meta.and_then(|m| m.get_attribute("content"));
     let url = url.ok_or_else(|| {
@@ -105,7 +120,7 @@ fn start(store: Store) -> Result<Running, JsValue> {
     let options = WorkerOptions::new();
     options.set_type(WorkerType::Module);
     let worker = Worker::new_with_options(&url, &options)?;
-    let message = Closure::new(move |event: MessageEvent| receive(store, &event));
+    let message = Closure::new(move |event: MessageEvent| receive(store, epoch, &event));
     let error = Closure::new(move |event: ErrorEvent| {
         let said = event.message();
         let said = if said.is_empty() {
@@ -113,10 +128,10 @@ fn start(store: Store) -> Result<Running, JsValue> {
         } else {
             &said
         };
-        report(store, &format!("The worker stopped: {said}"));
+        report(store, epoch, &format!("The worker stopped: {said}"));
     });
-    worker.set_onmessage(Some(JsCast::unchecked_ref(message.as_ref())));
-    worker.set_onerror(Some(JsCast::unchecked_ref(error.as_ref())));
+    worker.set_onmessage(Some(message.as_ref().unchecked_ref()));
+    worker.set_onerror(Some(error.as_ref().unchecked_ref()));
     Ok(Running {
         worker,
         _message: message,
@@ -124,28 +139,40 @@ fn start(store: Store) -> Result<Running, JsValue> {
     })
 }
 
-fn receive(store: Store, event: &MessageEvent) {
+fn receive(store: Store, epoch: u64, event: &MessageEvent) {
     let parts = Array::from(&event.data());
-    let message = parts.get(0).as_string();
-    let message = message.and_then(|json| serde_json::from_str::<Message<Event>>(&json).ok());
-    let Some(message) = message else {
-        report(
-            store,
-            "The worker said something this page does not understand; reload the page",
-        );
-        return;
-    };
+    let json = parts.get(0).as_string().unwrap_or_default();
+    let message =
+        serde_json::from_str::<Message<Event>>(&json).unwrap_or_else(|e| unread(&json, &e));
     let attachments: Vec<ArrayBuffer> = parts
         .iter()
         .skip(1)
         .filter_map(|v| v.dyn_into().ok())
         .collect();
-    // A failure may end this very worker, whose closure is running now: take it once the closure has returned.
-    spawn_local(async move { store.take(message, &attachments) });
+    deliver(store, epoch, message, attachments);
+}
+
+/// What cannot be read ends the request that it belongs to, and nothing else.
+fn unread(json: &str, error: &serde_json::Error) -> Message<Event> {
+    let value: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+    let id = value
+        .get("id")
+        .and_then(serde_json::Value::as_u64)
+        .unwrap_or(0);
+    let failure = Failure {
+        kind: FailureKind::Request,
+        message: format!(
+            "The worker's answer cannot be read: {error}. Reload the page; it may be of another version."
+        ),
+    };
+    Message {
+        id,
+        body: Event::Failed { failure },
+    }
 }
 
 /// A failure of the worker itself, as it would tell it.
-fn report(store: Store, message: &str) {
+fn report(store: Store, epoch: u64, message: &str) {
     let failure = Failure {
         kind: FailureKind::Internal,
         message: message.to_owned(),
@@ -154,13 +181,23 @@ fn report(store: Store, message: &str) {
         id: 0,
         body: Event::Failed { failure },
     };
-    spawn_local(async move { store.take(message, &[]) });
+    deliver(store, epoch, message, Vec::new());
+}
+
+/// Hands an event to the state once the calling closure has returned, for the event may end the worker that owns it. One
+/// that comes when another worker has taken over says nothing any more.
+fn deliver(store: Store, epoch: u64, message: Message<Event>, attachments: Vec<ArrayBuffer>) {
+    spawn_local(async move {
+        if store.link(|link| link.epoch) == Some(epoch) {
+            store.take(message, &attachments);
+        }
+    });
 }
 
 async fn pump(store: Store) {
-    while let Some(Some((message, blobs))) = store.link(Link::next) {
-        let id = message.id;
-        if let Err(problem) = post(store, message, &blobs).await {
+    while let Some(Some(next)) = store.link(Link::next) {
+        let (id, epoch) = (next.message.id, next.epoch);
+        if let Err(problem) = post(store, next).await {
             let failure = Failure {
                 kind: FailureKind::Request,
                 message: format!(
@@ -168,27 +205,25 @@ async fn pump(store: Store) {
                     words(&problem)
                 ),
             };
-            store.take(
-                Message {
-                    id,
-                    body: Event::Failed { failure },
-                },
-                &[],
-            );
+            let body = Event::Failed { failure };
+            deliver(store, epoch, Message { id, body }, Vec::new());
         }
     }
 }
 
-async fn post(store: Store, message: Message<Request>, blobs: &[Blob]) -> Result<(), JsValue> {
-    let json = serde_json::to_string(&message).map_err(|e| JsValue::from_str(&e.to_string()))?;
+async fn post(store: Store, next: Next) -> Result<(), JsValue> {
+    let json =
+        serde_json::to_string(&next.message).map_err(|e| JsValue::from_str(&e.to_string()))?;
     let parts = Array::of1(&JsValue::from_str(&json));
     let transfer = Array::new();
-    for blob in blobs {
+    for blob in &next.blobs {
         let buffer = JsFuture::from(blob.array_buffer()).await?;
         parts.push(&buffer);
         transfer.push(&buffer);
     }
+    // While files were read, another worker may have taken over: it is told what it needs by the replay.
     let posted = store.link(|link| match &link.worker {
+        _ if link.epoch != next.epoch => Ok(()),
         Some(running) => running.worker.post_message_with_transfer(&parts, &transfer),
         None => Err(JsValue::from_str("there is no worker; start it again")),
     });

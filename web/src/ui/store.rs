@@ -93,7 +93,7 @@ impl Store {
     fn perform(self, effects: Vec<Effect>, attachments: &[js_sys::ArrayBuffer]) {
         for effect in effects {
             match effect {
-                Effect::Send { message, files } => Link::send(self, message, files),
+                Effect::Send { message, files } => Link::send(self, *message, files),
                 Effect::Restart => {
                     Link::spawn(self);
                     self.act(State::replay);

@@ -17,7 +17,7 @@ pub const SHADES: usize = 10;
 /// The shade of a share in `[0, 1]`.
 #[must_use]
 pub fn shade(share: f64) -> usize {
-    if !(share > 0.0) {
+    if share.is_nan() || share <= 0.0 {
         return 0;
     }
     ((share.min(1.0) * (SHADES - 1) as f64).ceil() as usize).min(SHADES - 1)

@@ -53,7 +53,7 @@ pub(super) fn TrainSection(
             <Fail failure />
             <p class="hint" role="status">{move || stopped.get()}</p>
             <LinesChart series=curve x_name="step" />
-            <Result store />
+            <Trained store />
         </section>
     }
     .into_any()
@@ -79,7 +79,7 @@ fn progress(state: &State) -> Option<(String, Option<f64>)> {
 
 /// What to do with the adapter that came out.
 #[component]
-fn Result(store: Store) -> impl IntoView {
+fn Trained(store: Store) -> impl IntoView {
     let result = store.memo(Section::Train, |s| s.train.result.clone());
     let shown = move || {
         result.get().map(|name| {

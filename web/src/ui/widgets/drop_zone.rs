@@ -57,7 +57,7 @@ pub(crate) fn DropZone(
         view! {
             <label class="button">
                 "Choose a folder"
-                <input class="visually-hidden" type="file" multiple attr:webkitdirectory=true on:change=picked.clone() />
+                {folder_input(picked.clone())}
             </label>
         }
     });
@@ -74,4 +74,14 @@ pub(crate) fn DropZone(
         </div>
     }
     .into_any()
+}
+
+/// The attribute that lets a picker take a folder is in no standard, so the macro does not know it.
+fn folder_input(picked: impl FnMut(web_sys::Event) + 'static) -> impl IntoView {
+    leptos::html::input()
+        .class("visually-hidden")
+        .r#type("file")
+        .multiple(true)
+        .attr("webkitdirectory", "")
+        .on(leptos::ev::change, picked)
 }

@@ -17,7 +17,7 @@ pub(crate) fn ProgressBar(
     view! {
         <Show when=move || running.get()>
             <div class="progress">
-                <progress max="1" aria-label=label prop:value=share value=share></progress>
+                <progress max="1" aria-label=label value=share></progress>
                 <p class="numbers">{words}</p>
             </div>
         </Show>
