@@ -77,7 +77,7 @@ fn Pick(
         <label class="field">
             <span class="field-name">{label}</span>
             <select
-                prop:value=move || { names.track(); chosen.get().unwrap_or_default() }
+                prop:value=move || { names.with(|_| ()); chosen.get().unwrap_or_default() }
                 on:change=move |e| change(event_target_value(&e))
             >
                 <option value="">"none"</option>

@@ -67,7 +67,8 @@ fn live(store: Store) {
     });
     let latest = StoredValue::new(0_u64);
     Effect::new(move |before: Option<()>| {
-        chosen.track();
+        // Read, not only tracked: a memo that nobody reads is never computed and so never changes.
+        chosen.with(|_| ());
         // Not at the start, where a link's own plan merges once its adapters are there.
         if before.is_none() {
             return;
