@@ -157,17 +157,41 @@ pub const METRICS: [(&str, &str); 10] = [
     ("rougeLsum", "ROUGE-Lsum"),
 ];
 
-/// A metric's name on the page; the trainer's where it is none of [`METRICS`].
+/// Metrics that cannot be asked for, but that files of a run hold.
+const OTHERS: [(&str, &str); 5] = [
+    ("ece", "Calibration error (ECE)"),
+    ("brier", "Brier score"),
+    ("mcc", "MCC"),
+    ("bertscore_f1", "BERTScore F1"),
+    ("loss", "Loss"),
+];
+
+/// A metric's name on the page; the trainer's in plain words where it is none that is known.
 #[must_use]
 pub fn metric_title(name: &str) -> String {
-    let known = METRICS.iter().find(|(n, _)| *n == name);
-    known.map_or_else(|| name.replace('_', " "), |(_, title)| (*title).to_owned())
+    let known = METRICS.iter().chain(&OTHERS).find(|(n, _)| *n == name);
+    if let Some((_, title)) = known {
+        return (*title).to_owned();
+    }
+    let words = name.replace('_', " ");
+    let mut letters = words.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => words,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::adapter;
     use super::*;
+
+    #[test]
+    fn metrics_have_names() {
+        assert_eq!(metric_title("rougeL"), "ROUGE-L");
+        assert_eq!(metric_title("macro_recall"), "Macro recall");
+        assert_eq!(metric_title(""), "");
+    }
 
     #[test]
     fn the_base_comes_first_and_choices_hold() {

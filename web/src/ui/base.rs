@@ -7,7 +7,7 @@ use crate::state::{FileKey, Section, numbers};
 
 use super::files::{self, Picked};
 use super::store::Store;
-use super::widgets::{DropZone, Fail, ProgressBar};
+use super::widgets::{DropZone, Facts, Fail, ProgressBar};
 
 /// The section.
 #[component]
@@ -58,16 +58,19 @@ fn facts(base: BaseInfo) -> impl IntoView {
         "none" => "not quantized".to_owned(),
         other => other.to_owned(),
     };
-    view! {
-        <dl class="facts inline">
-            <dt>"Base"</dt><dd>{base.name}</dd>
-            <dt>"Family"</dt><dd>{base.architecture}</dd>
-            <dt>"Parameters"</dt><dd>{numbers::count(base.parameters)}</dd>
-            <dt>"Weights"</dt><dd>{quantized}</dd>
-            <dt>"On the device"</dt><dd>{numbers::bytes(base.bytes)}</dd>
-            <dt>"Context"</dt><dd>{numbers::count(base.context as u64)}" tokens"</dd>
-        </dl>
-    }
+    let fact = |name: &str, value: String| (name.to_owned(), value);
+    let facts = vec![
+        fact("Base", base.name),
+        fact("Family", base.architecture),
+        fact("Parameters", numbers::count(base.parameters)),
+        fact("Weights", quantized),
+        fact("On the device", numbers::bytes(base.bytes)),
+        fact(
+            "Context",
+            format!("{} tokens", numbers::count(base.context as u64)),
+        ),
+    ];
+    view! { <Facts facts /> }
 }
 
 /// What happens to the worker, and the way back where it was given up.

@@ -10,7 +10,7 @@ use super::charts::{BarsChart, ConfusionTable, LinesChart};
 use super::examples::{ExampleTable, Source};
 use super::files::{self, Picked};
 use super::store::Store;
-use super::widgets::{DropZone, GridTable};
+use super::widgets::{DropZone, Facts, GridTable};
 
 /// The section.
 #[component]
@@ -99,11 +99,6 @@ fn OpenedFile(store: Store, name: String) -> impl IntoView {
 }
 
 fn draw(file: Opened) -> AnyView {
-    let facts = file
-        .facts
-        .into_iter()
-        .map(|(name, value)| view! { <dt>{name}</dt><dd>{value}</dd> })
-        .collect_view();
     let grids = file
         .grids
         .into_iter()
@@ -124,7 +119,7 @@ fn draw(file: Opened) -> AnyView {
     });
     view! {
         <p class="hint">"Taken for " {file.kind} "."</p>
-        <dl class="facts inline">{facts}</dl>
+        <Facts facts=file.facts />
         {curve}
         {grids}
         <div class="charts">{bars}</div>

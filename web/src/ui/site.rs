@@ -14,7 +14,7 @@ use crate::state::site::{DATA_INDEX, SiteFile, data_files, sample_prompts};
 use super::store::Store;
 
 /// Prompts offered of one adapter.
-const PROMPTS: usize = 3;
+const PROMPTS: usize = 2;
 
 /// The site's root: the page's address up to its last slash.
 pub(super) fn root() -> String {

@@ -7,6 +7,9 @@ use crate::state::numbers;
 
 use super::{Grid, Opened, ResultsError};
 
+/// Points of a curve, about.
+const POINTS: usize = 100;
+
 /// Values of an evaluation's row that are no scores.
 const NO_SCORES: [&str; 4] = ["step", "epoch", "tokens", "best"];
 
@@ -21,7 +24,7 @@ pub(super) fn open(name: &str, text: &str) -> Result<Opened, ResultsError> {
         points: points(key),
     };
     let curve: Vec<Series> = [
-        series("Training loss", "loss"),
+        smooth(series("Training loss", "loss")),
         series("Held-out loss", "eval_loss"),
     ]
     .into_iter()
@@ -57,6 +60,23 @@ pub(super) fn open(name: &str, text: &str) -> Result<Opened, ResultsError> {
         curve,
         ..Opened::default()
     })
+}
+
+/// Many steps as means over neighbours, since a curve of single batches is a band of noise; the name says so.
+fn smooth(series: Series) -> Series {
+    let window = series.points.len() / POINTS;
+    if window < 2 {
+        return series;
+    }
+    let mean = |chunk: &[(f64, f64)]| {
+        let sum: f64 = chunk.iter().map(|p| p.1).sum();
+        let last = chunk.last().map_or(0.0, |p| p.0);
+        (last, sum / chunk.len() as f64)
+    };
+    Series {
+        name: format!("{}, mean of {window} steps", series.name),
+        points: series.points.chunks(window).map(mean).collect(),
+    }
 }
 
 /// The file's objects. A last line that was cut off by an interrupted run is passed over.

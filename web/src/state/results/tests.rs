@@ -115,6 +115,18 @@ fn logs_become_curves() {
 }
 
 #[test]
+fn long_logs_are_smoothed_and_say_so() {
+    let line = |step: usize| format!("{{\"step\":{step},\"loss\":{}}}\n", 1.0 + (step % 2) as f64);
+    let text: String = (1..=400).map(line).collect();
+    let curve = open("log.jsonl", &text).unwrap().curve;
+    assert_eq!(curve[0].name, "Training loss, mean of 4 steps");
+    assert_eq!(
+        (curve[0].points.len(), curve[0].points[0]),
+        (100, (4.0, 1.5))
+    );
+}
+
+#[test]
 fn what_cannot_be_shown_is_refused_with_words() {
     let error = |name: &str, text: &str| open(name, text).unwrap_err().to_string();
     assert!(error("x.png", "").contains("metrics.json"));

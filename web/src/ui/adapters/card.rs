@@ -57,7 +57,7 @@ pub(super) fn Card(
             <h4>{row.name}</h4>
             {row.description.map(|d| view! { <p>{d}</p> })}
             <dl class="scores">{scores}</dl>
-            <dl class="facts inline">
+            <dl class="facts">
                 <dt>"Base"</dt><dd>{row.base.name}</dd>
                 <dt>"Size"</dt><dd>{numbers::bytes(row.size)}</dd>
                 <dt>"Licence"</dt><dd>{row.licence.unwrap_or_else(|| "not stated".to_owned())}</dd>

@@ -101,12 +101,19 @@ fn Examples(store: Store) -> impl IntoView {
     view! { <Show when=move || !examples.with(Vec::is_empty)>{buttons}</Show> }.into_any()
 }
 
-/// The beginning of a prompt.
+/// Both ends of a prompt: those of one task often begin alike.
 fn short(prompt: &str) -> String {
-    const MOST: usize = 48;
-    let line = prompt.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MOST) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
+    const END: usize = 24;
+    let letters: Vec<char> = prompt
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .collect();
+    if letters.len() <= 2 * END {
+        return letters.into_iter().collect();
     }
+    let text = |part: &[char]| part.iter().collect::<String>();
+    let (head, tail) = (text(&letters[..END]), text(&letters[letters.len() - END..]));
+    format!("{} … {}", head.trim_end(), tail.trim_start())
 }
