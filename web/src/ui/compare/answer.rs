@@ -32,9 +32,7 @@ pub(super) fn AnswerView(
     });
     let runs = store.memo(Section::Compare, move |s| runs(s, at, column));
     let bars = store.memo(Section::Compare, move |s| bars(s, at, column));
-    let foot = store.memo(Section::Compare, move |s| {
-        answer(s).map(|a| foot(&a)).unwrap_or_default()
-    });
+    let foot = store.memo(Section::Compare, move |s| foot(s, at, column));
     let busy = store.memo(Section::Compare, move |s| {
         answer(s).is_some_and(|a| !a.over())
     });
@@ -114,13 +112,30 @@ fn bars(state: &State, at: usize, column: usize) -> Option<Vec<BarInput>> {
     )
 }
 
-fn foot(answer: &Answer) -> String {
+/// How the answer stands, and how fast it came.
+fn foot(state: &State, at: usize, column: usize) -> String {
+    let Some(exchange) = state.compare.exchanges.get(at) else {
+        return String::new();
+    };
+    match exchange.answers.get(column) {
+        Some(answer)
+            if exchange.labels.is_empty() || !matches!(answer.standing, Standing::Done(_)) =>
+        {
+            pace(answer)
+        }
+        Some(answer) if answer.probabilities.is_empty() => {
+            "This model has no classification head.".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+fn pace(answer: &Answer) -> String {
     let how = match &answer.standing {
         Standing::Waiting => return "waiting".to_owned(),
         Standing::Streaming => return "writing".to_owned(),
         Standing::Failed => return "failed".to_owned(),
         Standing::Stopped => return "stopped".to_owned(),
-        Standing::Done(_) if !answer.probabilities.is_empty() => return String::new(),
         Standing::Done(Finish::EndToken) => "complete",
         Standing::Done(Finish::StopString) => "stop string",
         Standing::Done(Finish::Length) => "cut at the limit",
