@@ -222,7 +222,7 @@ fn draw(page: &Page, sort: impl Fn(Order) + Copy + 'static) -> AnyView {
         }
     });
     view! {
-        <div class="scroll tall" role="region" tabindex="0" aria-label="Examples">
+        <div class="scroll tall" role="group" tabindex="0" aria-label="Examples">
             <table class="examples">
                 <caption>"Examples; a tick stands before right answers, a cross before wrong ones"</caption>
                 <thead>

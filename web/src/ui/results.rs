@@ -50,7 +50,7 @@ pub(super) fn ResultsSection(
                 the whole folder. They stay in this page."
             </p>
             <DropZone label="Drop a run's files or folder here" accept=".json,.jsonl,.csv" folders=true on_files=open />
-            <ul class="plain" role="alert">{failed}</ul>
+            <div role="alert"><ul class="plain">{failed}</ul></div>
             <For each=move || names.get() key=String::clone let:name>
                 <OpenedFile store name />
             </For>

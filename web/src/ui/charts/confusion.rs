@@ -26,7 +26,7 @@ pub(crate) fn ConfusionTable(
         });
         let caption = format!("{name}: true class down, predicted across");
         view! {
-            <div class="scroll" role="region" tabindex="0" aria-label=caption.clone()>
+            <div class="scroll" role="group" tabindex="0" aria-label=caption.clone()>
                 <table class="confusion">
                     <caption>{caption.clone()}<span class="hint">" "{chart.summary}</span></caption>
                     <thead><tr><td></td>{head}</tr></thead>

@@ -53,7 +53,7 @@ pub(super) fn MergeSection(
                     <button type="button" on:click=move |_| store.act(|s| s.export(MERGE_NAME))>"Download the merge as a PEFT zip"</button>
                 </div>
                 <p class="hint">"The same on the command line, with the adapters' folders for their names:"</p>
-                <div class="scroll" role="region" tabindex="0" aria-label="Command"><pre><code>{move || command.get()}</code></pre></div>
+                <div class="scroll" role="group" tabindex="0" aria-label="Command"><pre><code>{move || command.get()}</code></pre></div>
             </Show>
         </section>
     }

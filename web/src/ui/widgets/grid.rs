@@ -29,7 +29,7 @@ pub(crate) fn GridTable(
         })
         .collect_view();
     view! {
-        <div class="scroll" role="region" tabindex="0" aria-label=caption.clone()>
+        <div class="scroll" role="group" tabindex="0" aria-label=caption.clone()>
             <table>
                 <caption>{caption.clone()}</caption>
                 <thead><tr>{head}</tr></thead>
