@@ -11,7 +11,7 @@ use qloom_core::models::embedding::EmbeddingPlace;
 use qloom_core::models::llama::{self, Llama, LlamaConfig};
 use qloom_core::models::load::{BaseQuantization, LoadError, LoadOptions};
 use qloom_core::quantization::{SOURCE_FINGERPRINT, is_quantized};
-use qloom_core::tokenizer::Tokenizer;
+use qloom_core::tokenizer::{Tokenizer, completed_config};
 use qloom_core::weights::{SafetensorsSource, WeightSource, base_fingerprint};
 use serde_json::{Map, Value};
 
@@ -330,14 +330,12 @@ impl BaseFiles {
 
 /// `tokenizer_config.json`, completed by the special tokens that older tools keep in a file of their own.
 fn tokenizer_config(folder: &BaseFolder) -> Result<Option<Vec<u8>>> {
-    let mut config = folder.tokenizer_config.clone();
-    for (key, value) in folder.special_tokens.iter().flatten() {
-        let known = config.get_or_insert_default();
-        if known.get(key).is_none_or(Value::is_null) {
-            known.insert(key.clone(), value.clone());
-        }
-    }
-    Ok(config.as_ref().map(serde_json::to_vec).transpose()?)
+    let bytes = |map: &Option<Map<String, Value>>| map.as_ref().map(serde_json::to_vec).transpose();
+    let (config, special) = (
+        bytes(&folder.tokenizer_config)?,
+        bytes(&folder.special_tokens)?,
+    );
+    Ok(completed_config(config.as_deref(), special.as_deref())?)
 }
 
 /// Refuses a tokenizer whose ids the embedding has no row for.

@@ -32,7 +32,8 @@ fn known_metrics() -> Vec<&'static str> {
 
 /// Scores the predictions of a file.
 pub(super) fn run(common: &Common, arguments: ScoreArguments) -> Result<()> {
-    let metrics = metric_names(&arguments.metrics, &known_metrics())?;
+    let metrics = metric_names(&arguments.metrics, &known_metrics())
+        .map_err(|e| UsageError::new(e.to_string()))?;
     let statistics = statistics(&arguments.statistics)?;
     let options = text_options(&arguments.text)?;
     if arguments.prediction_column.len() > 2 {

@@ -3,7 +3,10 @@
 use qloom_core::adapters::AdapterError;
 use qloom_core::adapters::gallery::GalleryError;
 use qloom_core::data::DataError;
-use qloom_core::evaluation::{LabelError, MeasureError, PerplexityError, TextMetricError};
+use qloom_core::evaluation::{
+    ClassificationError, LabelError, MeasureError, PerplexityError, PredictionError,
+    TextMetricError,
+};
 use qloom_core::generation::{GenerateError, SamplingConfigError};
 use qloom_core::host::ReadError;
 use qloom_core::merge::MergeError;
@@ -74,8 +77,10 @@ macro_rules! always {
 always! {
     ArchitectureError => Format,
     ArchiveError => Format,
+    ClassificationError => Request,
     LabelError => Request,
     LoadError => Format,
+    PredictionError => Request,
     QuantizationError => Format,
     ReadError => Device,
     SamplingConfigError => Request,
@@ -95,6 +100,7 @@ impl From<AdapterError> for Failure {
             | AdapterError::AllExcluded { .. }
             | AdapterError::Initialization { .. }
             | AdapterError::NotPlain { .. } => FailureKind::Request,
+            AdapterError::Read(_) => FailureKind::Device,
             _ => FailureKind::Format,
         };
         Self::new(kind, error.to_string())
@@ -124,21 +130,22 @@ impl From<GalleryError> for Failure {
 
 impl From<GenerateError> for Failure {
     fn from(error: GenerateError) -> Self {
-        match error {
-            GenerateError::Read(error) => error.into(),
-            GenerateError::Sample(error) => Self::new(FailureKind::Internal, error.to_string()),
-            other => Self::request(other.to_string()),
+        match &error {
+            GenerateError::Read(error) => error.clone().into(),
+            GenerateError::Sample(_) => Self::new(FailureKind::Internal, error.to_string()),
+            _ => Self::request(error.to_string()),
         }
     }
 }
 
 impl From<BertError> for Failure {
     fn from(error: BertError) -> Self {
-        match error {
-            BertError::Read(error) => error.into(),
-            BertError::NoHead { .. } | BertError::Input { .. } => Self::request(error.to_string()),
-            other => Self::format(other.to_string()),
-        }
+        let kind = match &error {
+            BertError::Read(_) => FailureKind::Device,
+            BertError::NoHead { .. } | BertError::Input { .. } => FailureKind::Request,
+            _ => FailureKind::Format,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 
