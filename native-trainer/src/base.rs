@@ -11,7 +11,7 @@ use qloom_core::models::embedding::EmbeddingPlace;
 use qloom_core::models::llama::{self, Llama, LlamaConfig};
 use qloom_core::models::load::{BaseQuantization, LoadError, LoadOptions};
 use qloom_core::quantization::{SOURCE_FINGERPRINT, is_quantized};
-use qloom_core::tokenizer::Tokenizer;
+use qloom_core::tokenizer::{Tokenizer, completed_config};
 use qloom_core::weights::{SafetensorsSource, WeightSource, base_fingerprint};
 use serde_json::{Map, Value};
 
@@ -83,29 +83,7 @@ impl BaseFiles {
 
     /// Ids that end an answer: those of both configurations, the tokenizer's, and the template's end of turn.
     pub(crate) fn end_ids(&self, config: &LlamaConfig, tokenizer: &Tokenizer) -> Vec<u32> {
-        let mut ids = config.eos_token_ids.clone();
-        ids.extend(tokenizer.eos_id());
-        let listed = match self.generation_config.get("eos_token_id") {
-            Some(Value::Array(many)) => many.clone(),
-            Some(one) => vec![one.clone()],
-            None => Vec::new(),
-        };
-        ids.extend(
-            listed
-                .iter()
-                .filter_map(|id| u32::try_from(id.as_u64()?).ok()),
-        );
-        if let Ok(Some(template)) = tokenizer.chat_template() {
-            let specials: Vec<String> = tokenizer.special_texts().collect();
-            ids.extend(
-                template
-                    .end_of_turn(&specials)
-                    .and_then(|token| tokenizer.token_to_id(&token)),
-            );
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        ids
+        qloom_core::generation::end_ids(config, &self.generation_config, tokenizer)
     }
 
     /// Bytes of its weight files.
@@ -352,14 +330,12 @@ impl BaseFiles {
 
 /// `tokenizer_config.json`, completed by the special tokens that older tools keep in a file of their own.
 fn tokenizer_config(folder: &BaseFolder) -> Result<Option<Vec<u8>>> {
-    let mut config = folder.tokenizer_config.clone();
-    for (key, value) in folder.special_tokens.iter().flatten() {
-        let known = config.get_or_insert_default();
-        if known.get(key).is_none_or(Value::is_null) {
-            known.insert(key.clone(), value.clone());
-        }
-    }
-    Ok(config.as_ref().map(serde_json::to_vec).transpose()?)
+    let bytes = |map: &Option<Map<String, Value>>| map.as_ref().map(serde_json::to_vec).transpose();
+    let (config, special) = (
+        bytes(&folder.tokenizer_config)?,
+        bytes(&folder.special_tokens)?,
+    );
+    Ok(completed_config(config.as_deref(), special.as_deref())?)
 }
 
 /// Refuses a tokenizer whose ids the embedding has no row for.

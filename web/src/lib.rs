@@ -2,6 +2,17 @@
 //!
 //! The worker, the storage and the page come on top of this; no model or merge maths will live here.
 
+pub mod archive;
+pub mod engine;
+pub mod fetch;
+pub mod protocol;
+pub mod state;
+pub mod storage;
+#[cfg(target_arch = "wasm32")]
+pub mod ui;
+#[cfg(target_arch = "wasm32")]
+pub mod worker;
+
 use qloom_core::adapters::{Adapter, AdapterError};
 
 /// What the page shows of a dropped adapter before any weight is downloaded.
@@ -29,23 +40,4 @@ pub fn summarize(config_json: &[u8], safetensors: &[u8]) -> Result<AdapterSummar
         alpha: adapter.config.lora_alpha,
         modules: adapter.paths().count(),
     })
-}
-
-#[cfg(target_arch = "wasm32")]
-pub mod ui {
-    //! The page.
-    /// Shows the page.
-    pub fn mount() {
-        use leptos::prelude::*;
-        mount_to_body(|| view! { <p>"Qloom"</p> });
-    }
-}
-
-#[cfg(target_arch = "wasm32")]
-pub mod worker {
-    //! The worker.
-    /// Takes requests.
-    pub fn start() {
-        web_sys::console::log_1(&"started".into());
-    }
 }

@@ -14,7 +14,7 @@ mod targets;
 pub use adapter::{Adapter, PREFIX};
 pub use module::LoraModule;
 pub use peft_config::{OneOrMany, Pattern, PeftConfig};
-pub use receipt::{RECEIPT, Receipt, ReceiptWarning};
+pub use receipt::{LABELS, RECEIPT, Receipt, ReceiptWarning};
 pub use targets::{TargetSpec, resolve_targets, valid_targets};
 
 use crate::host::ReadError;

@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 /// The file's name in the adapter's folder.
 pub const RECEIPT: &str = "qloom.json";
 
+/// Key under which the classes' names travel with a classifier's adapter: raw label to word, in class order.
+pub const LABELS: &str = "labels";
+
 /// What an adapter was made from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -61,6 +64,11 @@ impl Receipt {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(json)?;
         bytes.push(b'\n');
         Ok(bytes)
+    }
+
+    /// Raw label to word, in class order, where the adapter is a classifier's.
+    pub fn label_names(&self) -> Option<&Map<String, Value>> {
+        self.rest.get(LABELS)?.as_object()
     }
 
     /// Checks the receipt against a base: its fingerprint first, then those of other forms of it, and its chat template.

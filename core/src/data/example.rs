@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
 /// The label of a token that is not trained.
 pub const IGNORE: i32 = -100;
 
@@ -66,6 +68,16 @@ impl Example {
             .iter()
             .position(|&l| l != IGNORE)
             .unwrap_or(self.len())
+    }
+
+    /// The text it trains, without special tokens: what an answer to its prompt is compared with.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`].
+    pub fn reference(&self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
+        let trained = self.labels.iter().filter(|&&l| l != IGNORE);
+        let ids: Vec<u32> = trained.filter_map(|&l| u32::try_from(l).ok()).collect();
+        Ok(tokenizer.decode(&ids, true)?.trim().to_owned())
     }
 }
 

@@ -109,6 +109,17 @@ impl Labels {
     }
 }
 
+/// Names by class number, as `label_names` takes them; nameless classes (`LABEL_0`) are called by their number.
+#[must_use]
+pub fn class_names(labels: &[String]) -> serde_json::Map<String, Value> {
+    let named = labels.iter().any(|l| !l.starts_with("LABEL_"));
+    let name = |(i, label): (usize, &String)| {
+        let name = if named { label.clone() } else { i.to_string() };
+        (i.to_string(), Value::from(name))
+    };
+    labels.iter().enumerate().map(name).collect()
+}
+
 /// The value of a row's label: in `column` where one is named, else in `label`, or in `labels` as token data calls it.
 fn class_field<'r>(row: &'r Row, column: Option<&str>) -> Option<&'r Value> {
     match column {

@@ -29,7 +29,7 @@ pub use encode::{Dataset, Encoder, Task};
 pub use error::DataError;
 pub use example::{Batch, Example, IGNORE, SourceLine};
 pub use formats::{Body, Formatter, Prompt, Sample, detect_format};
-pub use labels::Labels;
+pub use labels::{Labels, class_names};
 pub use packing::pack;
 pub use preview::{Piece, preview};
 pub use records::{BadLine, FileKind, ReadOptions, Record, Records, Row, parse_records};

@@ -8,7 +8,9 @@
 //! | `classification` | confusion matrix, accuracy, macro-F1, reading labels from answers, McNemar's test |
 //! | `divergence` | how far one model has moved from another: KL, agreement, perplexity |
 //! | `predictions` | everything about a classifier from (gold, predicted or probabilities) |
+//! | `label_set` | which labels there are, and which is right |
 //! | `likelihood` | the likeliest label of a causal model |
+//! | `measured` | one metric of one model, and two models' compared |
 //! | `calibration` | expected calibration error, Brier score |
 //! | `bleu`, `rouge`, `answers` | text against text: BLEU, ROUGE, exact match and token F1 |
 //! | `bertscore` | text against text by an encoder's vectors |
@@ -28,7 +30,10 @@ mod divergence;
 #[cfg(test)]
 mod golden;
 pub mod judge;
+mod label_set;
 mod likelihood;
+mod measured;
+mod metric_names;
 mod perplexity;
 mod predictions;
 mod python_text;
@@ -57,7 +62,10 @@ pub use classification::{
     parse_label,
 };
 pub use divergence::{Divergence, DivergenceReport};
+pub use label_set::{LabelError, gold_classes, label_set};
 pub use likelihood::{LabelLikelihoods, LikelihoodError, LikelihoodNorm, label_targets};
+pub use measured::{Compared, MeasureError, Measured, Statistics, compare};
+pub use metric_names::{METRICS, UnknownMetric, metric_names};
 pub use perplexity::{ExampleLoss, PerplexityError, PerplexityReport, TokenLosses};
 pub use predictions::{ClassMetric, PredictionError, PredictionReport, Predictions};
 pub use rouge::{Rouge, RougeScore};

@@ -1,5 +1,6 @@
 //! Text generation: sampling, stop strings, batched decoding over a preallocated key-value cache.
 
+mod end_ids;
 mod generate;
 mod sampler;
 mod steps;
@@ -7,6 +8,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+pub use end_ids::end_ids;
 pub use generate::{Finish, GenerateError, Generated, Generator};
 pub use sampler::{SampleError, Sampler, SamplingConfig, SamplingConfigError};
 pub use steps::{Generation, Piece};

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::bert::{BertConfig, BertError};
 use super::llama::{ConfigError, LlamaConfig};
+use crate::adapters::Adapter;
 use crate::data::Task;
 
 /// A base's configuration, by architecture.
@@ -72,6 +73,14 @@ impl Architecture {
         match self {
             Self::Llama(c) => c.linear_modules(),
             Self::Bert(c) => c.linear_modules(),
+        }
+    }
+
+    /// Every tensor `adapter` may hold in full.
+    pub fn adaptable_tensors(&self, adapter: &Adapter) -> Vec<(String, Vec<usize>)> {
+        match self {
+            Self::Llama(c) => c.adaptable_tensors(),
+            Self::Bert(c) => c.adaptable_tensors(adapter),
         }
     }
 }

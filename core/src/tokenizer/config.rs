@@ -65,6 +65,33 @@ impl TokenizerConfig {
     }
 }
 
+/// `tokenizer_config.json` completed by the special tokens that older tools keep in `special_tokens_map.json`; `None`
+/// where there is neither.
+///
+/// # Errors
+/// A file that is no JSON object.
+pub fn completed_config(
+    config: Option<&[u8]>,
+    special_tokens: Option<&[u8]>,
+) -> Result<Option<Vec<u8>>, TokenizerError> {
+    type Object = serde_json::Map<String, Value>;
+    let bad = |e: serde_json::Error| TokenizerError::Config {
+        reason: e.to_string(),
+    };
+    let object = |bytes: &[u8]| serde_json::from_slice::<Object>(bytes).map_err(bad);
+    let special = special_tokens.map(object).transpose()?;
+    let Some(special) = special.filter(|s| !s.is_empty()) else {
+        return Ok(config.map(<[u8]>::to_vec));
+    };
+    let mut known = config.map(object).transpose()?.unwrap_or_default();
+    for (key, value) in special {
+        if known.get(&key).is_none_or(Value::is_null) {
+            known.insert(key, value);
+        }
+    }
+    Ok(Some(serde_json::to_vec(&known).map_err(bad)?))
+}
+
 /// A string, or the entry named `default` of a list (the only entry where there is one).
 fn read_template(value: Option<&Value>) -> Result<Option<String>, String> {
     match value {

@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use config::TokenizerConfig;
+pub use config::completed_config;
 
 /// What can go wrong with a tokenizer file or a text.
 #[derive(Debug, thiserror::Error)]

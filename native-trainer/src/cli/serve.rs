@@ -9,12 +9,13 @@ use clap::Args;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
-  trainer serve www
+  trainer serve
+  trainer serve site --port 9000
   trainer serve runs/demo --port 0")]
 pub(crate) struct ServeArguments {
-    /// The site, or a run's folder: what holds an index.html or a report.html.
-    #[arg(default_value = "www")]
-    pub(crate) folder: PathBuf,
+    /// A site, or a run's folder: what holds an index.html or a report.html. When absent, the project's own page: the
+    /// nearest www/, built by web/build where it is missing.
+    pub(crate) folder: Option<PathBuf>,
     /// Port; 0 takes a free one. The page keeps downloads per port, so a steady one saves them.
     #[arg(long, default_value_t = 8080)]
     pub(crate) port: u16,

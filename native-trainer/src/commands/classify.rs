@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use qloom_core::data::{Batch, DataConfig, Format, LabelNames, Task as DataTask};
+use qloom_core::data::{Batch, DataConfig, Format, LabelNames, Task as DataTask, class_names};
 use qloom_core::host::{block_on, to_vec};
 use qloom_core::lora::parameters_of;
 use qloom_core::models::bert::{BertClassifier, BertConfig};
@@ -19,8 +19,8 @@ use crate::cli::{GenerateArguments, ProbeArguments};
 use crate::device::{self, ChosenDevice};
 use crate::files::{atomic, read};
 use crate::session::{
-    ClassifierScores, Data, beginning, class_losses, class_names, class_probabilities,
-    classifier_board, describe_class, load_classifier, read_adapter, read_one,
+    ClassifierScores, Data, beginning, class_losses, class_probabilities, classifier_board,
+    describe_class, load_classifier, read_adapter, read_one,
 };
 
 /// Scores base and adapter on the same held-out examples.

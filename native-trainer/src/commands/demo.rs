@@ -1,11 +1,12 @@
 //! `trainer demo`: from nothing to before and after, with the embedded base and generated data.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
 use super::Common;
 use crate::cli::DemoArguments;
@@ -15,8 +16,9 @@ use crate::files::atomic;
 use crate::report::html::Page;
 use crate::report::scores::TaskScores;
 use crate::report::{numbers, table};
-use crate::server::Site;
+use crate::server::{Site, built};
 use crate::session::{self, RunResult};
+use crate::site::publish::{Publication, publish};
 
 /// A task of the demo: its recipe and its share of the generated data.
 struct Task {
@@ -41,6 +43,10 @@ const TASKS: [Task; 2] = [
     },
 ];
 
+const REPORT: &str = "report.html";
+/// The page with the demo's adapters in its gallery, as it is served.
+const SITE: &str = "site";
+
 /// Trains both tasks, prints before and after, and leaves a page that shows it.
 pub(super) fn run(common: &Common, arguments: DemoArguments) -> Result<()> {
     let began = Instant::now();
@@ -60,7 +66,7 @@ pub(super) fn run(common: &Common, arguments: DemoArguments) -> Result<()> {
         &out.join("metrics.json"),
         &serde_json::to_vec_pretty(&metrics)?,
     )?;
-    let page = out.join("report.html");
+    let page = out.join(REPORT);
     page_of(&results, began.elapsed().as_secs_f64()).write(&page)?;
     if common.json {
         println!("{}", serde_json::to_string_pretty(&metrics)?);
@@ -82,7 +88,43 @@ pub(super) fn run(common: &Common, arguments: DemoArguments) -> Result<()> {
     }
     // Port 0: the demo must not fail because something else has the usual port.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    super::serve::show(common, &Site::open(out)?, address)
+    let folder = match built::page().and_then(|page| site(&page, out, &results)) {
+        Ok(site) => site,
+        Err(error) => {
+            eprintln!(
+                "warning: without the page to try the adapters on, only the report is served: {error:#}"
+            );
+            out.clone()
+        }
+    };
+    super::serve::show(common, &Site::open(&folder)?, address)
+}
+
+/// The page with the new adapters in its gallery and the report beside it.
+fn site(page: &Path, out: &Path, results: &[(&str, RunResult)]) -> Result<PathBuf> {
+    let site = out.join(SITE);
+    built::copy(page, &site)?;
+    for (task, result) in results {
+        let publication = Publication {
+            adapter: result.artifact.clone(),
+            run: Some(result.folder.clone()),
+            name: format!("Your {task}"),
+            slug: Some(format!("your-{task}")),
+            task: (*task).to_owned(),
+            description: Some("Trained just now on this machine by `trainer demo`.".to_owned()),
+            licence: None,
+            created: OffsetDateTime::now_utc().date().to_string(),
+            base_name: None,
+            samples: None,
+        };
+        for warning in publish(&site, &publication)?.warnings {
+            eprintln!("warning: {task}: {warning}");
+        }
+    }
+    let report = crate::files::read(&out.join(REPORT))?;
+    atomic::write_file(&site.join(REPORT), &report)?;
+    eprintln!("the page shows both adapters in its gallery; the report is at /{REPORT}");
+    Ok(site)
 }
 
 /// Removes what an earlier demo left; anything else in the folder stays, and is refused where it is in the way.
@@ -90,7 +132,8 @@ fn forget(out: &Path) {
     for task in &TASKS {
         let _ = std::fs::remove_dir_all(out.join(task.name));
     }
-    for file in ["metrics.json", "report.html"] {
+    let _ = std::fs::remove_dir_all(out.join(SITE));
+    for file in ["metrics.json", REPORT] {
         let _ = std::fs::remove_file(out.join(file));
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::tensor::DType;
-use qloom_core::data::Format;
+use qloom_core::data::{Format, class_names};
 use qloom_core::models::Architecture;
 use serde_json::{Map, Value};
 
@@ -16,8 +16,8 @@ use crate::device::{self, ChosenDevice};
 use crate::report::board::Board;
 use crate::report::table;
 use crate::session::{
-    ADAPTER, Adaptable, Data, MODEL, RESIDUAL_BASE, Scoring, class_names, labels_of,
-    locate_adapter, long_examples, refresh,
+    ADAPTER, Adaptable, Data, MODEL, RESIDUAL_BASE, Scoring, labels_of, locate_adapter,
+    long_examples, refresh,
 };
 
 /// What is scored, and how.

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result};
 use qloom_core::evaluation::{
-    Baseline, BertScoreConfig, BleuConfig, BleuTokenizer, BootstrapConfig, ClassMetric,
-    Predictions, SignificanceTest, TextMetric, TextOptions, TextScores, bert_score,
+    Baseline, BertScoreConfig, BleuConfig, BleuTokenizer, BootstrapConfig, ClassMetric, Measured,
+    Predictions, SignificanceTest, Statistics, TextMetric, TextOptions, TextScores, bert_score,
+    compare,
 };
 use serde_json::{Map, Value, json};
 
@@ -15,7 +16,6 @@ use crate::files::read_text;
 use crate::progress::{Mode, task};
 use crate::report::board::{Board, Compared, Grid, comparison_json};
 use crate::runs::child;
-use crate::scoring::measured::{Measured, Statistics, compare};
 use crate::scoring::pairs::{self, Columns, Pairs};
 use crate::scoring::{encoder, labels, metric_names};
 use crate::session::base_scores;
@@ -35,7 +35,8 @@ fn known_metrics() -> Vec<&'static str> {
 
 /// Scores the predictions of a file.
 pub(super) fn run(common: &Common, arguments: ScoreArguments) -> Result<()> {
-    let metrics = metric_names(&arguments.metrics, &known_metrics())?;
+    let metrics = metric_names(&arguments.metrics, &known_metrics())
+        .map_err(|e| UsageError::new(e.to_string()))?;
     let statistics = statistics(&arguments.statistics)?;
     let options = text_options(&arguments.text)?;
     if arguments.prediction_column.len() > 2 {

@@ -9,14 +9,17 @@ use serde_json::json;
 use super::Common;
 use crate::cli::ServeArguments;
 use crate::progress::interrupt::Interrupt;
-use crate::server::{Site, serve};
+use crate::server::{Site, built, serve};
 
 const STOPPING: &str = "finishing the downloads under way; press Ctrl-C again to stop at once";
 
-/// Serves a folder until Ctrl-C.
+/// Serves a folder, or the project's page, until Ctrl-C.
 pub(super) fn run(common: &Common, arguments: &ServeArguments) -> Result<()> {
     let address = SocketAddr::new(arguments.host, arguments.port);
-    let site = Site::open(&arguments.folder)?;
+    let site = match &arguments.folder {
+        Some(folder) => Site::open(folder)?,
+        None => Site::open(&built::page()?)?,
+    };
     if !address.ip().is_loopback() {
         eprintln!(
             "warning: {address} can be reached from the network, by anyone; browsers offer WebGPU there only behind https"

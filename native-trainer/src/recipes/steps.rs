@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use qloom_core::evaluation::{Measured, Statistics};
 use qloom_core::weights::sha256_hex;
 use serde_json::{Map, Value, json};
 use toml::Table;
@@ -16,7 +17,6 @@ use crate::progress::interrupt::Interrupt;
 use crate::runs::child;
 use crate::runs::planned::{Planned, folder_name, in_folder};
 use crate::runs::spec;
-use crate::scoring::measured::{Measured, Statistics};
 
 /// Scores of one model on one category; `category` is empty for all rows.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+pub(crate) use qloom_core::evaluation::Compared;
 use qloom_core::evaluation::Interval;
 use serde_json::{Map, Value, json};
 
@@ -21,25 +22,6 @@ use super::scores::{Metric, Score, TaskScores, score_rows};
 use super::table::{self, Look};
 use super::{markdown, numbers};
 use crate::files::{atomic, explain};
-
-/// One metric of one model, or of base and adapted with what their comparison says.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Compared {
-    /// The key in `metrics.json`.
-    pub(crate) key: String,
-    /// Whether smaller is better.
-    pub(crate) lower_is_better: bool,
-    /// Whether the table and the chart show it.
-    pub(crate) shown: bool,
-    /// Of the base, or of the only model.
-    pub(crate) base: Option<Interval>,
-    /// With the adapter.
-    pub(crate) adapted: Option<Interval>,
-    /// Adapted minus base.
-    pub(crate) difference: Option<Interval>,
-    /// Of the difference.
-    pub(crate) p: Option<f64>,
-}
 
 /// A header and rows of cells.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,16 +51,14 @@ pub(crate) struct Board {
     pub(crate) json: Value,
 }
 
-impl Compared {
-    /// As the tables of a run show it.
-    pub(crate) fn metric(&self) -> Metric {
-        Metric {
-            name: self.key.clone(),
-            lower_is_better: self.lower_is_better,
-            base: self.base.map(score),
-            adapted: self.adapted.map(score),
-            p: self.p,
-        }
+/// As the tables of a run show it.
+fn metric(row: &Compared) -> Metric {
+    Metric {
+        name: row.key.clone(),
+        lower_is_better: row.lower_is_better,
+        base: row.base.map(score),
+        adapted: row.adapted.map(score),
+        p: row.p,
     }
 }
 
@@ -141,7 +121,7 @@ impl Board {
 
     /// The metrics as the tables of a run show them.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
-        self.shown().map(Compared::metric).collect()
+        self.shown().map(metric).collect()
     }
 
     fn markdown(&self) -> String {

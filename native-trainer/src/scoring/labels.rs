@@ -1,54 +1,11 @@
 //! Labels in text: which ones there are, which one is right, which one an answer names.
 
-use std::collections::BTreeSet;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use qloom_core::evaluation::{Predictions, parse_label};
+pub(crate) use qloom_core::evaluation::{gold_classes, label_set};
 use serde_json::{Map, Value, json};
 
 use crate::report::confusion::Matrix;
-
-/// Most distinct answers that still look like a set of labels.
-const MOST_LABELS: usize = 32;
-
-/// The labels given, or those that the references name.
-///
-/// # Errors
-/// More distinct references than a label set has.
-pub(crate) fn label_set(given: &[String], references: &[String]) -> Result<Vec<String>> {
-    if !given.is_empty() {
-        return Ok(given.to_vec());
-    }
-    let found: BTreeSet<String> = references.iter().map(|r| r.trim().to_owned()).collect();
-    ensure!(
-        found.len() <= MOST_LABELS,
-        "scores of labels need one-word label answers, but there are {} different references; \
-         leave those metrics out, or list the labels (data.label_names, or --labels of trainer score)",
-        found.len()
-    );
-    Ok(found.into_iter().collect())
-}
-
-/// The class of every reference. `place` says where a reference stands.
-///
-/// # Errors
-/// A reference that is none of the labels.
-pub(crate) fn gold_classes(
-    labels: &[String],
-    references: &[String],
-    place: impl Fn(usize) -> String,
-) -> Result<Vec<usize>> {
-    let class = |(index, text): (usize, &String)| {
-        parse_label(text, labels).with_context(|| {
-            format!(
-                "{}: the answer {text:?} is none of the labels {}",
-                place(index),
-                labels.join(", ")
-            )
-        })
-    };
-    references.iter().enumerate().map(class).collect()
-}
 
 /// Classes read from generated answers; those that name no label count as wrong.
 pub(crate) fn read_answers(
@@ -105,29 +62,8 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_found_or_given() {
-        assert_eq!(
-            label_set(&[], &texts(&["no", "yes ", "no"])).unwrap(),
-            ["no", "yes"]
-        );
-        assert_eq!(label_set(&texts(&["x"]), &texts(&["y"])).unwrap(), ["x"]);
-        let many: Vec<String> = (0..40).map(|i| format!("answer {i}")).collect();
-        let error = label_set(&[], &many).unwrap_err().to_string();
-        assert!(error.contains("40 different"), "{error}");
-    }
-
-    #[test]
-    fn a_reference_outside_the_labels_is_placed() {
+    fn answers_that_name_no_label_count_as_none() {
         let labels = texts(&["no", "yes"]);
-        let error = gold_classes(&labels, &texts(&["No.", "maybe"]), |i| {
-            format!("row {}", i + 1)
-        })
-        .unwrap_err()
-        .to_string();
-        assert!(
-            error.contains("row 2") && error.contains("maybe") && error.contains("no, yes"),
-            "{error}"
-        );
         let read =
             read_answers(&labels, vec![0, 1], &texts(&["No, because", "who knows"])).unwrap();
         assert_eq!(read.predicted(), [Some(0), None]);

@@ -3,6 +3,7 @@
 //! Files come from one folder through `tower-http` (types, ranges, conditional requests, `.br` and `.gz` beside a file); [`headers`]
 //! adds cross-origin isolation, caching by name, and refuses hidden files. Nothing is ever written or run.
 
+pub(crate) mod built;
 mod headers;
 #[cfg(test)]
 mod tests;

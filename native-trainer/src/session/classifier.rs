@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::DType;
-use qloom_core::adapters::{Adapter, RECEIPT, Receipt};
+use qloom_core::adapters::{Adapter, LABELS, RECEIPT, Receipt};
 use qloom_core::data::{
     BatchOptions, BatchPlan, CollateOptions, DataConfig, DataError, Example, LabelNames, Task,
+    class_names,
 };
 use qloom_core::host::block_on;
 use qloom_core::lora::{Init, Method, overlay};
@@ -30,9 +31,6 @@ use crate::device::ChosenDevice;
 use crate::files::{read, run_dir};
 use crate::memory;
 use crate::report::scores::{Metric, Sample};
-
-/// Key of the receipt under which the classes' names travel with an adapter: raw label to word, in class order.
-const LABELS: &str = "labels";
 
 /// A classifier with its adapter on it.
 pub(crate) struct LoadedClassifier {
@@ -58,16 +56,13 @@ pub(crate) fn load_classifier(
         .with_context(|| format!("adapter {} on {}", folder.display(), base.name))?;
     Ok(LoadedClassifier {
         model: adapted,
-        label_names: known.and_then(|r| Some(r.rest.get(LABELS)?.as_object()?.clone())),
+        label_names: known.and_then(|r| r.label_names().cloned()),
     })
 }
 
 /// What an adapter of this encoder may hold. Its own classifier says how many classes there are.
 pub(super) fn expected(config: &BertConfig, adapter: &Adapter) -> Expected {
-    let saved = adapter.saved();
-    let own = saved.get("classifier.weight").and_then(|t| t.shape.first());
-    let classes = own.copied().unwrap_or(config.num_labels);
-    (config.linear_modules(), config.expected_tensors(classes))
+    (config.linear_modules(), config.adaptable_tensors(adapter))
 }
 
 /// Fine-tunes the encoder `base` as `config` says. `data` overrides the files it names.
@@ -249,16 +244,6 @@ fn known_classes(
     Ok(classes.map(numbered))
 }
 
-/// Names by class number; nameless classes are called by their number.
-pub(crate) fn class_names(labels: &[String]) -> Map<String, Value> {
-    let named = labels.iter().any(|l| !l.starts_with("LABEL_"));
-    let name = |(i, label): (usize, &String)| {
-        let name = if named { label.clone() } else { i.to_string() };
-        (i.to_string(), Value::from(name))
-    };
-    labels.iter().enumerate().map(name).collect()
-}
-
 /// The class names that the adapter in `folder` carries: raw label to word, in class order.
 pub(crate) fn labels_of(folder: &Path) -> Result<Option<Map<String, Value>>> {
     let path = folder.join(RECEIPT);
@@ -266,7 +251,7 @@ pub(crate) fn labels_of(folder: &Path) -> Result<Option<Map<String, Value>>> {
         return Ok(None);
     }
     let receipt = Receipt::from_json(&read(&path)?)?;
-    Ok(receipt.rest.get(LABELS).and_then(Value::as_object).cloned())
+    Ok(receipt.label_names().cloned())
 }
 
 /// The receipt with the classes' names in it.

@@ -2,14 +2,13 @@
 
 use anyhow::Result;
 use qloom_core::data::Example;
-use qloom_core::evaluation::{ClassMetric, Predictions};
+use qloom_core::evaluation::{ClassMetric, Measured, Predictions, Statistics, compare};
 use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::ClassLosses;
 use serde_json::{Map, Value, json};
 
 use crate::report::board::{Board, Compared, Grid, comparison_json};
 use crate::scoring::labels;
-use crate::scoring::measured::{Measured, Statistics, compare};
 
 /// Scores of one model on examples whose classes are known.
 #[derive(Clone, Debug)]
@@ -33,7 +32,7 @@ impl ClassifierScores {
             .chain(ClassMetric::OF_PROBABILITIES);
         let mut measured: Vec<Measured> = metrics
             .map(|metric| Measured::classes("", metric, &classes, &statistics))
-            .collect::<Result<_>>()?;
+            .collect::<Result<_, _>>()?;
         measured.push(Measured::mean("loss", &losses.nll, true, &statistics)?);
         Ok(Self {
             losses,

@@ -23,7 +23,7 @@ mod scores;
 
 pub(crate) use adaptable::Adaptable;
 pub(crate) use artifact::Artifact;
-pub(crate) use classifier::{class_losses, class_names, labels_of, load_classifier};
+pub(crate) use classifier::{class_losses, labels_of, load_classifier};
 pub(crate) use classifier_scores::{
     ClassifierScores, class_probabilities, classifier_board, describe_class,
 };
@@ -35,14 +35,14 @@ pub(crate) use metrics::refresh;
 pub(crate) use parameters::with_head;
 pub(crate) use run::{RunResult, pretrain, train};
 pub(crate) use samples::{SAMPLES, read_samples, sample_lines};
-pub(crate) use scores::{METRICS, ModelScores, Scoring, answer, long_examples, reference};
+pub(crate) use scores::{METRICS, ModelScores, Scoring, answer, long_examples};
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qloom_core::adapters::{Adapter, RECEIPT, Receipt};
 use qloom_core::lora::{Overlay, overlay};
-use qloom_core::models::llama::{Llama, LlamaConfig};
+use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::Tokenizer;
 
 use crate::base::BaseFiles;
@@ -81,7 +81,10 @@ pub(crate) fn read_adapter(adapter: &Path) -> Result<Adapter> {
 /// Reads the adapter in `folder`, checks that it belongs to `base`, and lays it over `model`.
 pub(crate) fn load_adapter(adapter: &Path, base: &BaseFiles, model: &Llama) -> Result<Overlay> {
     let (adapter, _) = checked_adapter(adapter, base, |_| {
-        (model.config.linear_modules(), tensors_of(&model.config))
+        (
+            model.config.linear_modules(),
+            model.config.adaptable_tensors(),
+        )
     })?;
     Ok(overlay(&adapter, &model.device())?)
 }
@@ -125,14 +128,4 @@ fn checked_adapter(
         eprintln!("warning: adapter {}: {warning}", folder.display());
     }
     Ok((adapter, Some(known)))
-}
-
-/// Every tensor an adapter may hold in full: the model's, and a head of its own where it is tied.
-fn tensors_of(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
-    let mut tensors = config.expected_tensors();
-    if config.tie_word_embeddings {
-        let shape = vec![config.vocab_size, config.hidden_size];
-        tensors.push(("lm_head.weight".to_owned(), shape));
-    }
-    tensors
 }

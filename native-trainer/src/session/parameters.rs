@@ -10,7 +10,7 @@ use qloom_core::quantization::is_quantizable;
 use qloom_core::train::{Parameter, Parameters, Role};
 use qloom_core::weights::WeightSource;
 
-use super::{read_adapter, tensors_of};
+use super::read_adapter;
 use crate::base::BaseFiles;
 use crate::commands::UsageError;
 use crate::config::RunConfig;
@@ -28,7 +28,7 @@ pub(super) fn initial_parameters(
     if let Some(folder) = &config.lora.adapter {
         let adapter = read_adapter(folder.as_ref())?;
         adapter
-            .validate(&llama.linear_modules(), &tensors_of(llama))
+            .validate(&llama.linear_modules(), &llama.adaptable_tensors())
             .with_context(|| format!("adapter {folder} does not fit the base {}", base.name))?;
         let wanted = config.lora.method;
         if wanted != Method::default() && wanted.kind() != Some(adapter.kind()) {

@@ -23,7 +23,7 @@ use super::observer::RunObserver;
 use super::parameters::all_parameters;
 use super::resume::{fingerprint as fingerprint_of, refuse_changes};
 use super::samples::{SAMPLES, write_samples};
-use super::{Artifact, Data, ModelScores, Scoring, answer, latest, long_examples, reference};
+use super::{Artifact, Data, ModelScores, Scoring, answer, latest, long_examples};
 use super::{base_scores, preflight};
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::config::{EvalConfig, PretrainConfig, RunConfig};
@@ -472,7 +472,7 @@ fn samples(
                     .decode(&example.input_ids[..example.prompt_len()], true)?
                     .trim()
                     .to_owned(),
-                reference: Some(reference(example, tokenizer)?),
+                reference: Some(example.reference(tokenizer)?),
                 base: base.text.trim().to_owned(),
                 adapted: tuned.text.trim().to_owned(),
                 probabilities: None,

@@ -70,9 +70,9 @@ pub enum Event {
         tokens: usize,
         /// Tokens of the prompt.
         prompt_tokens: usize,
-        /// Until its first token.
+        /// Until its first token, in steps of its own: what it would take alone.
         first_token_ms: f64,
-        /// After the first token.
+        /// After the first token, in steps of its own.
         tokens_per_s: f64,
     },
     /// All columns have ended.
@@ -81,7 +81,7 @@ pub enum Event {
     Classified {
         /// The classes.
         labels: Vec<String>,
-        /// One list per column, in the order of `labels`.
+        /// One list per column, in the order of `labels`; empty for a column without a classification head.
         probabilities: Vec<Vec<f64>>,
     },
     /// Losses of a text's tokens.
@@ -349,7 +349,7 @@ pub struct Paired {
     pub difference: f64,
     /// 95 % bootstrap interval of it.
     pub ci: [f64; 2],
-    /// Of the paired randomization test.
+    /// As the trainer tests it: McNemar's exact test for accuracy, the paired bootstrap for the others.
     pub p_value: f64,
 }
 

@@ -18,12 +18,12 @@ mod request;
 mod tests;
 
 pub use event::{
-    AdapterInfo, AdapterOrigin, BaseInfo, ColumnScores, DeviceInfo, DeviceKind, EvalRow, Event, Failure, FailureKind,
-    Finish, Metric, MergeInfo, Paired, Stage, TokenLoss,
+    AdapterInfo, AdapterOrigin, BaseInfo, ColumnScores, DeviceInfo, DeviceKind, EvalRow, Event,
+    Failure, FailureKind, Finish, MergeInfo, Metric, Paired, Stage, TokenLoss,
 };
 pub use request::{
-    AdapterSource, BaseSource, Column, DataSource, EvalOptions, FileRef, MergeMember, MergeSettings, Prompt, Request,
-    TrainExample, TrainSettings, Turn,
+    AdapterSource, BaseOptions, BaseSource, Column, Compute, DataSource, EvalOptions, FileRef,
+    MergeMember, MergeSettings, Prompt, Request, TrainExample, TrainSettings, Turn,
 };
 
 use serde::{Deserialize, Serialize};

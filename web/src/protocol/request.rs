@@ -14,11 +14,17 @@ pub enum Request {
     Start {
         /// The kind to take; `None` takes the best there is.
         prefer: Option<DeviceKind>,
+        /// The type to compute in; `None` takes f16 where the GPU has it. The CPU computes in f32.
+        #[serde(default)]
+        compute: Option<Compute>,
     },
     /// Loads a base in place of the present one; adapters that do not fit it are dropped, and said to be. Answer: `BaseLoaded`.
     LoadBase {
         /// Where it lies.
         source: BaseSource,
+        /// What to make of it.
+        #[serde(default)]
+        options: BaseOptions,
     },
     /// Adds an adapter, checked against the base. Answer: `AdapterAdded`.
     AddAdapter {
@@ -54,6 +60,10 @@ pub enum Request {
         columns: Vec<Column>,
         /// How to sample; every column uses the same seed.
         sampling: SamplingConfig,
+        /// What each column has said before: turns put before those of a chat prompt, one list per column. Empty where
+        /// there are none or where all columns share them.
+        #[serde(default)]
+        histories: Vec<Vec<Turn>>,
     },
     /// Class probabilities of a text in every column; for classifiers. Answer: `Classified`.
     Classify {
@@ -132,6 +142,28 @@ pub enum BaseSource {
         /// All of them.
         files: Vec<FileRef>,
     },
+}
+
+/// A type to compute in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compute {
+    /// 32 bits.
+    F32,
+    /// 16 bits.
+    F16,
+}
+
+/// How to load a base.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BaseOptions {
+    /// Whether the blocks' weights are kept as NF4. `None`: as they are stored, and plain language models of more than 50
+    /// million parameters as NF4.
+    pub quantize: Option<bool>,
+    /// What its fingerprint must be, where the page knows it (from a gallery). Other weights are fetched once more, then
+    /// refused.
+    pub fingerprint: Option<String>,
 }
 
 /// Where an adapter lies.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::names::Names;
 use super::{BertError, Prefixed};
+use crate::adapters::Adapter;
 use crate::models::load::check_tensor;
 use crate::models::parts::Part;
 use crate::weights::{WeightError, WeightSource};
@@ -273,6 +274,13 @@ impl BertConfig {
         let mut list = self.encoder_tensors();
         list.extend(self.head_tensors(num_labels));
         list
+    }
+
+    /// Every tensor `adapter` may hold in full. Its own classifier says how many classes there are.
+    pub fn adaptable_tensors(&self, adapter: &Adapter) -> Vec<(String, Vec<usize>)> {
+        let saved = adapter.saved();
+        let own = saved.get("classifier.weight").and_then(|t| t.shape.first());
+        self.expected_tensors(own.copied().unwrap_or(self.num_labels))
     }
 
     /// Checks names, shapes and types of the encoder in `source` against this configuration, without reading any

@@ -307,6 +307,16 @@ impl LlamaConfig {
         list
     }
 
+    /// Every tensor an adapter may hold in full: the checkpoint's, and a head of its own where it is tied.
+    pub fn adaptable_tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let mut list = self.expected_tensors();
+        if self.tie_word_embeddings {
+            let shape = vec![self.vocab_size, self.hidden_size];
+            list.push(("lm_head.weight".to_owned(), shape));
+        }
+        list
+    }
+
     fn has_bias(&self, path: &str) -> bool {
         match path.rsplit('.').next() {
             Some("q_proj" | "k_proj" | "v_proj") => self.attention_bias,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::DType;
 use qloom_core::data::{
     BatchOptions, BatchPlan, CollateOptions, DataConfig, Example, IGNORE, LabelNames, SourceLine,
-    Task, collate,
+    Task, class_names, collate,
 };
 use qloom_core::evaluation::Divergence;
 use qloom_core::host::{block_on, to_vec};
@@ -21,7 +21,7 @@ use crate::commands::eval::parse_format;
 use crate::corpus::{self, Kind, Split};
 use crate::device::ChosenDevice;
 use crate::progress::{Mode, task};
-use crate::session::{Data, class_names, load_classifier};
+use crate::session::{Data, load_classifier};
 
 /// The encoder with the adapter laid over it, and texts to try it on.
 pub(super) struct Unmerged {

@@ -1,8 +1,8 @@
 //! Generated answers: compared with references as text, or read as labels.
 
 use anyhow::{Result, ensure};
-use qloom_core::data::{Example, IGNORE};
-use qloom_core::evaluation::{ClassMetric, TextMetric};
+use qloom_core::data::Example;
+use qloom_core::evaluation::{ClassMetric, Measured, TextMetric};
 use qloom_core::generation::{Generated, Generator, SamplingConfig};
 use qloom_core::host::block_on;
 use qloom_core::models::llama::Llama;
@@ -12,7 +12,6 @@ use serde_json::json;
 use super::{ANSWER, ModelScores, Scoring};
 use crate::progress::{Mode, task};
 use crate::scoring::labels;
-use crate::scoring::measured::Measured;
 
 impl Scoring<'_> {
     /// Labels read from greedy answers. Those that name none are counted, and wrong.
@@ -156,15 +155,4 @@ pub(crate) fn answer(
     }
     bar.finish();
     Ok(answers)
-}
-
-/// The text an example trains, without special tokens.
-pub(crate) fn reference(example: &Example, tokenizer: &Tokenizer) -> Result<String> {
-    let ids: Vec<u32> = example
-        .labels
-        .iter()
-        .filter(|&&l| l != IGNORE)
-        .map(|&l| l as u32)
-        .collect();
-    Ok(tokenizer.decode(&ids, true)?.trim().to_owned())
 }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use qloom_core::data::{CollateOptions, Example, IGNORE, collate};
 use qloom_core::evaluation::{
-    ClassMetric, LabelLikelihoods, LikelihoodNorm, Predictions, label_targets,
+    ClassMetric, LabelLikelihoods, LikelihoodNorm, Measured, Predictions, label_targets,
 };
 use qloom_core::host::block_on;
 use qloom_core::models::llama::Llama;
@@ -12,7 +12,6 @@ use serde_json::json;
 use super::{ModelScores, Scoring};
 use crate::progress::{Mode, task};
 use crate::scoring::labels;
-use crate::scoring::measured::Measured;
 
 /// Prefixes of the keys: by total, and per token.
 const NORMS: [(&str, LikelihoodNorm); 2] = [

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use qloom_core::data::{BatchOptions, BatchPlan, CollateOptions, Example, IGNORE, collate};
-use qloom_core::evaluation::{TokenLosses, windows};
+use qloom_core::evaluation::{Measured, TokenLosses, windows};
 use qloom_core::host::block_on;
 use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::Tokenizer;
@@ -11,7 +11,6 @@ use serde_json::json;
 use super::{ModelScores, Scoring};
 use crate::config::RunConfig;
 use crate::progress::{Mode, task};
-use crate::scoring::measured::Measured;
 use crate::session::Data;
 
 /// Longer than any text: nothing is cut.

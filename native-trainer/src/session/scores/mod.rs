@@ -12,38 +12,24 @@ mod answers;
 mod likelihood;
 mod losses;
 
-pub(crate) use answers::{answer, reference};
+pub(crate) use answers::answer;
 pub(crate) use losses::long_examples;
 
 use anyhow::{Context, Result};
 use qloom_core::data::Example;
-use qloom_core::evaluation::{ClassMetric, Predictions, TextMetric, TextOptions};
+pub(crate) use qloom_core::evaluation::METRICS;
+use qloom_core::evaluation::{
+    ClassMetric, Measured, Predictions, Statistics, TextMetric, TextOptions, compare,
+};
 use qloom_core::models::llama::Llama;
 use qloom_core::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::commands::UsageError;
 use crate::config::EvalConfig;
 use crate::report::board::{Board, Compared, Grid, comparison_json};
-use crate::scoring::measured::{Measured, Statistics, compare};
 use crate::scoring::{labels, metric_names};
-
-/// The metrics of `[eval] metrics` and `trainer eval`; `rouge` stands for its four.
-pub(crate) const METRICS: [&str; 13] = [
-    "perplexity",
-    "accuracy",
-    "macro_f1",
-    "macro_recall",
-    "label_likelihood",
-    "calibration",
-    "bleu",
-    "rouge1",
-    "rouge2",
-    "rougeL",
-    "rougeLsum",
-    "exact_match",
-    "token_f1",
-];
 
 /// The column of answers, whose title in `per_example.csv` is the model's name alone.
 const ANSWER: &str = "answer";
@@ -84,7 +70,8 @@ pub(crate) struct Scoring<'a> {
 impl Scoring<'_> {
     /// Scores one model. `what` names it on the progress bar.
     pub(crate) fn score(&self, model: &Llama, what: &str) -> Result<ModelScores> {
-        let metrics = metric_names(self.metrics, &METRICS)?;
+        let metrics =
+            metric_names(self.metrics, &METRICS).map_err(|e| UsageError::new(e.to_string()))?;
         let wants = |name: &str| metrics.iter().any(|m| m == name);
         let mut scores = ModelScores::default();
         if wants("perplexity") {
@@ -168,7 +155,7 @@ impl Scoring<'_> {
     fn references(&self) -> Result<Vec<String>> {
         self.examples
             .iter()
-            .map(|e| reference(e, self.tokenizer))
+            .map(|e| Ok(e.reference(self.tokenizer)?))
             .collect()
     }
 
@@ -191,7 +178,7 @@ impl Scoring<'_> {
             let mut cells = vec![
                 example.source.to_string(),
                 prompt,
-                reference(example, self.tokenizer)?,
+                example.reference(self.tokenizer)?,
             ];
             for column in 0..titles.len() {
                 let cell = |s: &ModelScores| s.columns.get(column)?.1.get(i).cloned();

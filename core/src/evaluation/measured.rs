@@ -1,30 +1,68 @@
-//! A metric of one model, and two models' compared.
+//! A metric of one model with what pairing it needs, and two models' compared: what the trainer's tables and the page's
+//! show, whichever way the model answered.
 
-use anyhow::{Result, ensure};
-use qloom_core::evaluation::{
-    BootstrapConfig, ClassMetric, Interval, PairedDifference, Predictions, SignificanceTest,
-    TextScores, TokenLosses,
-};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::report::board::Compared;
+use super::{
+    BootstrapConfig, BootstrapError, ClassMetric, Interval, PairedDifference, PerplexityError,
+    PredictionError, Predictions, SignificanceTest, TextScores, TokenLosses,
+};
+
+/// Scores that cannot be had or compared.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum MeasureError {
+    /// Losses without a perplexity.
+    #[error(transparent)]
+    Losses(#[from] PerplexityError),
+    /// Predictions without a score.
+    #[error(transparent)]
+    Classes(#[from] PredictionError),
+    /// No interval.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// Two models that were not measured alike.
+    #[error("base and adapted were not measured by the same metrics")]
+    Unlike,
+}
+
+type Result<T> = std::result::Result<T, MeasureError>;
+
+/// One metric of one model, or of base and adapted with what their comparison says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    /// The key in `metrics.json`.
+    pub key: String,
+    /// Whether smaller is better.
+    pub lower_is_better: bool,
+    /// Whether tables and charts show it.
+    pub shown: bool,
+    /// Of the base, or of the only model.
+    pub base: Option<Interval>,
+    /// With the adapter.
+    pub adapted: Option<Interval>,
+    /// Adapted minus base.
+    pub difference: Option<Interval>,
+    /// Of the difference.
+    pub p: Option<f64>,
+}
 
 /// How intervals and p-values are found.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Statistics {
+pub struct Statistics {
     /// Draws, level and seed.
-    pub(crate) bootstrap: BootstrapConfig,
+    pub bootstrap: BootstrapConfig,
     /// Which test gives the p-value of text metrics; the others have one each.
-    pub(crate) test: SignificanceTest,
+    pub test: SignificanceTest,
 }
 
 /// A metric of one model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Measured {
+pub struct Measured {
     /// The key in `metrics.json`.
-    pub(crate) key: String,
+    pub key: String,
     /// The value with its interval.
-    pub(crate) interval: Interval,
+    pub interval: Interval,
     /// Whether smaller is better.
     lower_is_better: bool,
     /// Whether tables and charts show it.
@@ -44,7 +82,7 @@ enum Of {
 
 impl Measured {
     /// Perplexity, and the loss it is the exponential of.
-    pub(crate) fn losses(losses: TokenLosses, statistics: &Statistics) -> Result<[Self; 2]> {
+    pub fn losses(losses: TokenLosses, statistics: &Statistics) -> Result<[Self; 2]> {
         let report = losses.report(&statistics.bootstrap)?;
         let interval = |estimate, [low, high]: [f64; 2]| Interval {
             estimate,
@@ -66,7 +104,7 @@ impl Measured {
     }
 
     /// A metric of predicted classes. `prefix` tells several ways of predicting apart.
-    pub(crate) fn classes(
+    pub fn classes(
         prefix: &str,
         metric: ClassMetric,
         predictions: &Predictions,
@@ -82,7 +120,7 @@ impl Measured {
     }
 
     /// A metric of text.
-    pub(crate) fn text(key: &str, scores: TextScores, statistics: &Statistics) -> Result<Self> {
+    pub fn text(key: &str, scores: TextScores, statistics: &Statistics) -> Result<Self> {
         Ok(Self {
             key: key.to_owned(),
             interval: scores.interval(&statistics.bootstrap)?,
@@ -93,7 +131,7 @@ impl Measured {
     }
 
     /// The mean of one value per example.
-    pub(crate) fn mean(
+    pub fn mean(
         key: &str,
         values: &[f64],
         lower_is_better: bool,
@@ -107,13 +145,13 @@ impl Measured {
     }
 
     /// The same, left out of tables and charts.
-    pub(crate) fn hidden(mut self) -> Self {
+    pub fn hidden(mut self) -> Self {
         self.shown = false;
         self
     }
 
     /// Value of every example, for text metrics.
-    pub(crate) fn per_example(&self) -> Option<Vec<f64>> {
+    pub fn per_example(&self) -> Option<Vec<f64>> {
         match &self.of {
             Of::Text(scores) => Some(scores.per_example()),
             _ => None,
@@ -121,7 +159,7 @@ impl Measured {
     }
 
     /// This metric without another model's.
-    pub(crate) fn alone(&self) -> Compared {
+    pub fn alone(&self) -> Compared {
         Compared {
             key: self.key.clone(),
             lower_is_better: self.lower_is_better,
@@ -154,17 +192,18 @@ impl Measured {
 }
 
 /// Both models' metrics side by side. Both must have been measured alike.
-pub(crate) fn compare(
+pub fn compare(
     base: &[Measured],
     adapted: &[Measured],
     statistics: &Statistics,
 ) -> Result<Vec<Compared>> {
-    ensure!(
-        base.iter()
-            .map(|m| &m.key)
-            .eq(adapted.iter().map(|m| &m.key)),
-        "base and adapted were not measured by the same metrics"
-    );
+    if !base
+        .iter()
+        .map(|m| &m.key)
+        .eq(adapted.iter().map(|m| &m.key))
+    {
+        return Err(MeasureError::Unlike);
+    }
     let pairs = base.iter().zip(adapted);
     pairs
         .map(|(base, adapted)| {
