@@ -65,7 +65,9 @@ impl Llama {
             norm: overlay
                 .vector("model.norm.weight")
                 .unwrap_or_else(|| self.norm.clone()),
-            lm_head: matrix("lm_head.weight", self.head()).or_else(|| self.lm_head.clone()),
+            lm_head: matrix("lm_head.weight", self.head())
+                .or_else(|| self.lm_head.clone())
+                .or_else(|| overlay.keeps_head().then(|| self.embed_tokens.clone())),
             rope: self.rope.clone(),
         }
     }
