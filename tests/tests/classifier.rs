@@ -2,12 +2,12 @@
 //! promises: accumulation and recomputation change nothing, and a killed run resumes to the same bytes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use qloom_tests::cases::{json, own};
-use qloom_tests::classifiers::{base, config, write_rows};
-use qloom_tests::fixtures::{arg, copy_base, edit_json, number, steps};
+use qloom_tests::classifiers::config;
+use qloom_tests::fixtures::{arg, edit_json, number, steps};
 use qloom_tests::tensors::{self, max_rel};
 use qloom_tests::trainer::{run, start};
 use serde_json::Value;

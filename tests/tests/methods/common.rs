@@ -3,22 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use qloom_tests::cases::{json, own};
-use qloom_tests::fixtures::{Config, arg, number, small_base, token_rows, write_tokens};
+use qloom_tests::fixtures::{Config, arg, number, token_rows, write_tokens};
 use qloom_tests::tensors::{self, Tensors};
 use qloom_tests::trainer::run;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub fn golden() -> PathBuf {
+pub(crate) fn golden() -> PathBuf {
     std::env::var_os("QLOOM_GOLDEN_METHODS").map_or_else(|| own().join("methods"), PathBuf::from)
 }
 
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("\"{text}\"")
 }
 
 /// A run of `method` in `dir/name` over random rows, some of them held out.
-pub fn small_run(
+pub(crate) fn small_run(
     dir: &Path,
     name: &str,
     base: Option<&Path>,
@@ -61,7 +61,7 @@ pub fn small_run(
 }
 
 /// Held-out losses in order, as they were computed while training.
-pub fn held_out(run: &Path) -> Vec<f64> {
+pub(crate) fn held_out(run: &Path) -> Vec<f64> {
     let text = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
     let rows = text
         .lines()
@@ -71,7 +71,7 @@ pub fn held_out(run: &Path) -> Vec<f64> {
 }
 
 /// Trains, and holds the result: the loss fell, and what was saved computes what was trained.
-pub fn learns(
+pub(crate) fn learns(
     name: &str,
     base: Option<&Path>,
     nf4: bool,
@@ -97,10 +97,10 @@ pub fn learns(
     (dir, metrics["result"].clone())
 }
 
-pub type Settings = &'static [(&'static str, &'static str)];
+pub(crate) type Settings = &'static [(&'static str, &'static str)];
 
 /// Methods and initializations that run on any base.
-pub const EVERYWHERE: [(&str, Settings); 10] = [
+pub(crate) const EVERYWHERE: [(&str, Settings); 10] = [
     ("lora", &[("method", "\"lora\"")]),
     ("rslora", &[("method", "\"rslora\"")]),
     ("dora", &[("method", "\"dora\"")]),
@@ -123,7 +123,7 @@ pub const EVERYWHERE: [(&str, Settings); 10] = [
     ("head", &[("method", "\"head\"")]),
 ];
 
-pub fn probe_base(base: &Path, adapter: Option<&Path>, extra: &[&str]) -> Tensors {
+pub(crate) fn probe_base(base: &Path, adapter: Option<&Path>, extra: &[&str]) -> Tensors {
     let dir = TempDir::new().unwrap();
     let (ids, out) = (
         dir.path().join("ids.json"),

@@ -36,8 +36,8 @@ const BATCH: usize = 4;
 
 /// Base and adapter unmerged, and a sample to compare on.
 enum Unmerged {
-    Text(compare::Unmerged, sample::Sample),
-    Classes(classes::Unmerged),
+    Text(Box<compare::Unmerged>, sample::Sample),
+    Classes(Box<classes::Unmerged>),
 }
 
 impl Unmerged {
@@ -49,11 +49,11 @@ impl Unmerged {
     ) -> Result<Self> {
         if let Architecture::Bert(bert) = base.architecture()? {
             let loaded = classes::Unmerged::load(arguments, base, &bert, chosen, dtype)?;
-            return Ok(Self::Classes(loaded));
+            return Ok(Self::Classes(Box::new(loaded)));
         }
         let sample = sample::load(arguments, base)?;
         let unmerged = compare::Unmerged::load(base, &arguments.adapter, chosen, dtype)?;
-        Ok(Self::Text(unmerged, sample))
+        Ok(Self::Text(Box::new(unmerged), sample))
     }
 
     /// The `config.json` to merge under: a classifier's names its classes.
@@ -169,9 +169,6 @@ fn write(
         bar.finish();
     }
     atomic::write_file(&folder.join("config.json"), &written.config_json)?;
-    for (name, bytes) in base.embedded_companions() {
-        atomic::write_file(&folder.join(name), bytes)?;
-    }
     copy_companions(base, folder)?;
     Ok(written)
 }
