@@ -273,29 +273,24 @@ fn check(config: &RunConfig) -> Result<(), String> {
         &["auto", "f32", "f16", "bf16"],
     )?;
     check_eval(&config.eval)?;
+    for format in &config.output.formats {
+        one_of("output.formats", format, &["tensorboard", "png"])?;
+    }
     let train = &config.train;
-    let positive = |key: &str, ok: bool, found: f64| match ok {
-        true => Ok(()),
-        false => Err(format!("{key} = {found}: out of range")),
-    };
-    positive("train.batch_size", train.batch_size > 0, 0.0)?;
-    positive("train.grad_accumulation", train.grad_accumulation > 0, 0.0)?;
-    positive("train.lr", train.lr > 0.0 && train.lr.is_finite(), train.lr)?;
-    positive(
-        "train.epochs",
-        train.epochs > 0.0 && train.epochs.is_finite(),
-        train.epochs,
-    )?;
-    positive(
-        "train.warmup_ratio",
-        (0.0..=1.0).contains(&train.warmup_ratio),
-        train.warmup_ratio,
-    )?;
-    positive(
-        "train.max_grad_norm",
-        train.max_grad_norm >= 0.0,
-        train.max_grad_norm,
-    )?;
+    train.validate()?;
+    if train.lr == 0.0 {
+        return Err("train.lr = 0: expected a number above 0, such as 2e-4".into());
+    }
+    for (key, every) in [
+        ("eval_every", train.eval_every),
+        ("save_every", train.save_every),
+    ] {
+        if every == Some(0) {
+            return Err(format!(
+                "train.{key} = 0: expected at least 1 step; leave it out for never"
+            ));
+        }
+    }
     config.lora.validate()?;
     if train.max_steps == Some(0) {
         return Err("train.max_steps = 0: leave it out to train by epochs".into());
@@ -411,6 +406,23 @@ mod tests {
             "[eval.bootstrap]\nlevel = 95",
         ] {
             assert!(parse(bad, "run.toml", &[]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_refused_value_comes_with_its_range() {
+        for (bad, range) in [
+            ("[train]\nbatch_size = 0", "at least 1"),
+            ("[train]\nweight_decay = -1", "at least 0"),
+            ("[train]\neps = -1", "above 0"),
+            ("[train]\nbetas = [2, 2]", "below 1"),
+            ("[train]\nlr = 0", "above 0"),
+            ("[train]\neval_every = 0", "at least 1 step"),
+            ("[train]\nsave_every = 0", "at least 1 step"),
+            ("[output]\nformats = [\"tensorbord\"]", "tensorboard, png"),
+        ] {
+            let error = parse(bad, "run.toml", &[]).unwrap_err().to_string();
+            assert!(error.contains(range), "{bad}: {error}");
         }
     }
 

@@ -111,6 +111,109 @@ fn every_command_explains_itself_with_an_example() {
 }
 
 #[test]
+fn a_reader_that_goes_away_is_no_error() {
+    use std::io::Read;
+    let mut child = Command::new(binary())
+        .args(["recipe", "show", "sst2_methods"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert_eq!(said, "");
+}
+
+#[test]
+fn values_without_a_meaning_are_usage_errors() {
+    for (what, flag, value) in [
+        ("step", "--batch", "0"),
+        ("step", "--seq", "0"),
+        ("step", "--steps", "0"),
+        ("decode", "--seq", "33000"),
+    ] {
+        run(&["bench", "--what", what, flag, value]).refused_as_usage(&[flag, "expected"]);
+    }
+    let most = "18446744073709551615";
+    run(&["generate", "--prompt", "x", "--max-new-tokens", most])
+        .refused_as_usage(&["--max-new-tokens", "at most"]);
+    run(&["generate", "--prompt", "x", "--data", "y"]).refused_as_usage(&["--data"]);
+    let scene = Scene::new();
+    let [ids, labels, out] = ["ids.json", "labels.json", "out"].map(|n| scene.dir.path().join(n));
+    for (row, label, said) in [
+        ("[[3, 4]]", "[[3, 99999]]", "vocabulary"),
+        ("[[3, 4]]", "[[3, -5]]", "vocabulary"),
+        ("[[3, 4294967297]]", "[[3, 4]]", "4294967297"),
+    ] {
+        std::fs::write(&ids, row).unwrap();
+        std::fs::write(&labels, label).unwrap();
+        let base = scene.base();
+        let mut args = vec!["probe", "--device", "cpu", "--base", arg(&base)];
+        args.extend([
+            "--ids",
+            arg(&ids),
+            "--labels",
+            arg(&labels),
+            "--out",
+            arg(&out),
+        ]);
+        run(&args).refused_as_usage(&[said]);
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn a_finished_run_is_reported_again_and_left_alone() {
+    let scene = Scene::new();
+    let config = scene.config().set("train", "save_every", "1");
+    scene.train(&config, &[]).ok();
+    let read = |name: &str| std::fs::read(scene.out().join(name)).unwrap();
+    let before = ["metrics.json", "log.jsonl"].map(read);
+    let again = scene.train(&config, &["--resume", "--json"]).ok();
+    let result: serde_json::Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!(result["steps"], 2);
+    let last = &steps(&scene.out())[1];
+    assert_eq!(result["last_loss"], last["loss"]);
+    assert!(["metrics.json", "log.jsonl"].map(read) == before);
+
+    // Checkpoints are named by inspect, and only adapters are written again.
+    let checkpoint = scene.out().join("checkpoints/step-00000002");
+    let seen = run(&["inspect", arg(&checkpoint), "--json"]).ok();
+    let seen: serde_json::Value = serde_json::from_str(&seen.stdout).unwrap();
+    assert_eq!(
+        (&seen["kind"], &seen["step"]),
+        (&"checkpoint".into(), &2.into())
+    );
+    let copy = scene.dir.path().join("copy");
+    run(&["inspect", arg(&scene.base()), "--resave", arg(&copy)]).refused_as_usage(&["--resave"]);
+
+    // Nothing was held out, so nothing is scored as if it had been; given data are.
+    let file = scene.dir.path().join("run.toml");
+    run(&["eval", arg(&file), "--device", "cpu"]).refused_as_usage(&["nothing is held out"]);
+    let data = scene.data();
+    let args = [
+        "eval",
+        arg(&file),
+        "--data",
+        arg(&data),
+        "--device",
+        "cpu",
+        "--json",
+    ];
+    let scored: serde_json::Value = serde_json::from_str(&run(&args).ok().stdout).unwrap();
+    assert_eq!(scored["examples"], 6);
+    std::fs::remove_dir_all(scene.out().join("adapter")).unwrap();
+    run(&args).refused(&["train it first"]);
+}
+
+#[test]
 fn wrong_usage_exits_2() {
     run(&["trian"]).refused_as_usage(&["train"]);
     run(&["train"]).refused_as_usage(&["config"]);
@@ -527,6 +630,7 @@ fn real_adapters_are_inspected_and_resaved_byte_equal() {
         .map(|s| s.join("data/lora_adapters"))
         .filter(|f| f.is_dir())
     else {
+        eprintln!("skipped: no data/lora_adapters");
         return;
     };
     let dir = TempDir::new().unwrap();

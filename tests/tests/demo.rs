@@ -45,9 +45,13 @@ fn the_demo_learns_both_tasks_and_shows_them() {
             .any(|(base, adapted)| *adapted <= 0.65 * base),
         "perplexity at least 35 % lower: {perplexity:?}"
     );
-    let said = ended.stdout + &ended.stderr;
-    assert!(
-        said.contains("adapter"),
-        "says where the adapter lies: {said}"
-    );
+    for task in ["sentiment", "instructions"] {
+        let adapter = out.join(task).join("adapter");
+        assert!(adapter.join("adapter_model.safetensors").is_file());
+        assert!(
+            ended.stdout.contains(arg(&adapter)),
+            "says where the adapter lies: {}",
+            ended.stdout
+        );
+    }
 }

@@ -14,6 +14,10 @@ const LORA: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
 const HIRA: [&str; 2] = [".hira_A", ".hira_B"];
 const MAGNITUDE: &str = ".lora_magnitude_vector";
 
+/// The tensors that a base may tie.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
 /// Keys of tensors that no method here has.
 const FOREIGN: [(&str, &str); 4] = [
     (".hira_embedding_", "HiRA on an embedding"),
@@ -64,6 +68,14 @@ impl Adapter {
             .into_iter()
             .map(|(name, t)| (format!("{PREFIX}{name}"), t))
             .collect();
+        let head = format!("{PREFIX}{HEAD}");
+        if config.ensures_weight_tying()
+            && !tensors.contains_key(&head)
+            && let Some(table) = tensors.get(&format!("{PREFIX}{EMBEDDING}")).cloned()
+        {
+            // PEFT looks for both names.
+            tensors.insert(head, table);
+        }
         let [down, up] = halves(&config);
         for m in modules {
             let a = OwnedTensor::from_f32(vec![m.rank, m.in_features], &m.a);
@@ -142,7 +154,21 @@ impl Adapter {
         self.tensors.keys().filter_map(move |k| path_of(k, down))
     }
 
-    /// Tensors trained in full (`modules_to_save`, biases), by their names in the base: `classifier.weight`.
+    /// Whether it trains the embedding alone, so that a head tied to it in the base keeps the base's table: PEFT ties the
+    /// two only where `ensure_weight_tying` is set.
+    pub fn unties_head(&self) -> bool {
+        let has = |name: &str| self.tensors.contains_key(&format!("{PREFIX}{name}"));
+        has(EMBEDDING) && !has(HEAD) && !self.config.ensures_weight_tying()
+    }
+
+    /// Whether its head is a copy of its embedding, as PEFT saves tied ones.
+    fn ties_head(&self) -> bool {
+        let of = |name: &str| self.tensors.get(&format!("{PREFIX}{name}"));
+        self.config.ensures_weight_tying() && of(HEAD).is_some() && of(HEAD) == of(EMBEDDING)
+    }
+
+    /// Tensors trained in full (`modules_to_save`, biases), by their names in the base: `classifier.weight`. A head that
+    /// is the embedding again is left out.
     pub fn saved(&self) -> BTreeMap<&str, &OwnedTensor> {
         let [down, up] = halves(&self.config);
         let full = |k: &str| {
@@ -150,11 +176,16 @@ impl Adapter {
                 .iter()
                 .all(|end| path_of(k, end).is_none())
         };
-        self.tensors
+        let mut saved: BTreeMap<&str, &OwnedTensor> = self
+            .tensors
             .iter()
             .filter(|(k, _)| full(k))
             .map(|(k, t)| (strip(k), t))
-            .collect()
+            .collect();
+        if self.ties_head() {
+            saved.remove(HEAD);
+        }
+        saved
     }
 
     /// Holds the adapter to a base: `linears` are its modules as path and `[out, in]`, `expected` all its tensors.

@@ -134,6 +134,9 @@ const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 /// PEFT's name for "no module": an adapter that only saves modules trained in full.
 const NO_TARGETS: &str = "dummy-target-modules";
 
+/// Whether the head follows a trained embedding that the base ties it to.
+const TYING: &str = "ensure_weight_tying";
+
 /// The type of HiRA adapters.
 const HIRA: &str = "HIRA";
 const HIRA_DROPOUT: &str = "hira_dropout";
@@ -172,6 +175,21 @@ impl PeftConfig {
             && self.modules_to_save.as_ref().is_some_and(|m| !m.is_empty())
     }
 
+    /// Whether a head tied to a trained embedding is trained with it.
+    pub fn ensures_weight_tying(&self) -> bool {
+        self.rest.get(TYING) == Some(&Value::Bool(true))
+    }
+
+    /// Says that a head tied to a trained embedding is trained with it, where the embedding is among the modules to save
+    /// and the head is not. For a base whose head is tied; PEFT warns of the key on others.
+    pub fn tie_head(&mut self) {
+        let saved = self.modules_to_save.as_deref().unwrap_or_default();
+        let has = |module: &str| saved.iter().any(|m| m.rsplit('.').next() == Some(module));
+        if has("embed_tokens") && !has("lm_head") {
+            self.rest.insert(TYING.to_owned(), Value::Bool(true));
+        }
+    }
+
     /// The bytes of an `adapter_config.json`, keys sorted as PEFT sorts them.
     pub fn to_json(&self) -> Result<Vec<u8>, AdapterError> {
         let Value::Object(mut map) = serde_json::to_value(self).map_err(json)? else {
@@ -193,9 +211,9 @@ impl PeftConfig {
     pub fn from_lora(config: &LoraConfig, task_type: &str, base: &str, targets: &[String]) -> Self {
         let target_modules = match &config.target_modules {
             _ if config.method.kind().is_none() => OneOrMany::One(NO_TARGETS.to_owned()),
-            TargetModules::Pattern(p) if p.eq_ignore_ascii_case("all-linear") => OneOrMany::Many(
-                super::targets::last_parts(targets.iter().map(String::as_str)),
-            ),
+            modules if modules.is_all_linear() => OneOrMany::Many(super::targets::last_parts(
+                targets.iter().map(String::as_str),
+            )),
             other => names(other),
         };
         let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
@@ -261,6 +279,23 @@ impl PeftConfig {
         {
             let supported = "initializations that leave the base unchanged; convert the adapter when saving it in PEFT";
             return refuse("init_lora_weights", name.into(), supported);
+        }
+        if self.bias != "none" {
+            let supported = "none; train the adapter without biases, or merge it in PEFT";
+            return refuse("bias", self.bias.clone(), supported);
+        }
+        let ranks = self.rank_pattern.iter().map(|(key, rank)| {
+            let key = format!("rank_pattern[{key:?}]");
+            (key, *rank)
+        });
+        for (key, rank) in ranks.chain([("r".to_owned(), self.r as f64)]) {
+            if rank < 1.0 || rank.fract() != 0.0 || !rank.is_finite() {
+                return refuse(
+                    &key,
+                    number(rank).to_string(),
+                    "a whole number of at least 1",
+                );
+            }
         }
         for key in CHANGING {
             match self.rest.get(key) {
@@ -368,6 +403,11 @@ mod tests {
             (r#"{"init_lora_weights":"pissa_niter_4"}"#, "pissa_niter_4"),
             (r#"{"layer_replication":[[0,2]]}"#, "layer_replication"),
             (r#"{"fan_in_fan_out":true}"#, "fan_in_fan_out"),
+            (r#"{"bias":"lora_only"}"#, "bias is lora_only"),
+            (r#"{"r":0}"#, "r is 0"),
+            (r#"{"rank_pattern":{"q_proj":2.5}}"#, "2.5"),
+            (r#"{"rank_pattern":{"q_proj":0}}"#, "q_proj"),
+            (r#"{"rank_pattern":{"q_proj":-1}}"#, "q_proj"),
         ] {
             let e = PeftConfig::from_json(text.as_bytes())
                 .unwrap()

@@ -16,7 +16,7 @@ pub struct TargetSpec {
     pub exclude_modules: Option<TargetModules>,
     /// Modules trained in full; they never get an adapter as well.
     pub modules_to_save: Vec<String>,
-    /// Layer indices adapted, all where `None` or empty. Holds for names, not for a regular expression.
+    /// Layer indices adapted, all where `None` or empty. Holds for names and `all-linear`, not for a regular expression.
     pub layers_to_transform: Option<Vec<usize>>,
     /// Names of the lists indexed (`layers`); any where empty.
     pub layers_pattern: Vec<String>,
@@ -121,14 +121,18 @@ pub(super) fn last_parts<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String
 }
 
 impl TargetSpec {
-    /// Whether the layer index in `path` is among those wanted; PEFT asks this of names only.
+    /// Whether the layer index in `path` is among those wanted. As in PEFT, a name that is the whole path is wanted in
+    /// any layer, and a regular expression says itself what it wants; `all-linear` is saved as a list of names, so it is
+    /// treated as one.
     fn layer_wanted(&self, path: &str) -> Result<bool, AdapterError> {
-        let (TargetModules::List(names), Some(layers)) =
-            (&self.target_modules, &self.layers_to_transform)
-        else {
+        let Some(layers) = self.layers_to_transform.as_ref().filter(|l| !l.is_empty()) else {
             return Ok(true);
         };
-        if layers.is_empty() || names.iter().any(|n| n == path) {
+        let exempt = match &self.target_modules {
+            TargetModules::List(names) => names.iter().any(|n| n == path),
+            targets => !targets.is_all_linear(),
+        };
+        if exempt {
             return Ok(true);
         }
         let any = [r"[^.]*".to_owned()];
@@ -162,7 +166,7 @@ impl Matcher {
     fn new(targets: &TargetModules) -> Result<Self, AdapterError> {
         Ok(match targets {
             TargetModules::List(names) => Self::Names(names.clone()),
-            TargetModules::Pattern(p) if p.eq_ignore_ascii_case("all-linear") => Self::AllLinear,
+            targets if targets.is_all_linear() => Self::AllLinear,
             TargetModules::Pattern(p) => Self::Pattern(compile(&format!("^(?:{p})$"))?),
         })
     }
@@ -277,6 +281,12 @@ mod tests {
         assert_eq!(count(&s), 2);
         s.layers_pattern = vec!["layers".into()];
         assert_eq!(count(&s), 2);
+        let mut all = pattern("all-linear");
+        all.layers_to_transform = Some(vec![1, 11]);
+        assert_eq!(count(&all), 6);
+        let mut regex = pattern(r".*\.q_proj");
+        regex.layers_to_transform = Some(vec![1]);
+        assert_eq!(count(&regex), 12);
         s.layers_pattern = vec!["blocks".into()];
         assert!(matches!(
             resolve_targets(&s, &linears()),

@@ -46,12 +46,21 @@ impl Divergence {
     /// A target outside the logits counts for the divergence only, as certain.
     pub fn add(&mut self, reference: &[f32], other: &[f32], target: usize) {
         let (p, q) = (log_softmax(reference), log_softmax(other));
-        let kl: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
-        // Rounding may leave the divergence of equal models a hair below zero.
-        let kl = kl.max(0.0);
+        let term = |(p, q): (&f64, &f64)| match p.exp() {
+            // The limit of `x ln x`; the difference may be infinite, and infinity times 0 is no number.
+            0.0 => 0.0,
+            probability => probability * (p - q),
+        };
+        let kl: f64 = p.iter().zip(&q).map(term).sum();
+        // Rounding may leave the divergence of equal models a hair below zero. `max` would turn NaN into 0.
+        let kl = if kl < 0.0 { 0.0 } else { kl };
         self.positions += 1;
         self.kl += kl;
-        self.largest = self.largest.max(kl);
+        self.largest = if kl > self.largest || kl.is_nan() {
+            kl
+        } else {
+            self.largest
+        };
         self.agreed += u64::from(argmax(&p) == argmax(&q));
         self.reference_nll -= p.get(target).unwrap_or(&0.0);
         self.other_nll -= q.get(target).unwrap_or(&0.0);
@@ -103,6 +112,24 @@ mod tests {
         let r = d.report().unwrap();
         assert!(r.kl_divergence < 1e-12 && r.perplexity_drift.abs() < 1e-12);
         assert_eq!((r.argmax_agreement, r.positions), (1.0, 2));
+    }
+
+    #[test]
+    fn a_broken_model_is_not_equal_and_excluded_tokens_count_nothing() {
+        let mut broken = Divergence::new();
+        broken.add(&[1.0, 2.0], &[f32::NAN, 2.0], 0);
+        broken.add(&[1.0, 2.0], &[1.0, 2.0], 0);
+        let r = broken.report().unwrap();
+        assert!(r.kl_divergence.is_nan() && r.kl_largest.is_nan(), "{r:?}");
+        let mut excluded = Divergence::new();
+        let masked = [1.0, f32::NEG_INFINITY, 1.0];
+        excluded.add(&masked, &masked, 0);
+        excluded.add(&masked, &[1.0, 1.0, 1.0], 0);
+        let r = excluded.report().unwrap();
+        assert!((r.kl_largest - 1.5f64.ln()).abs() < 1e-9, "{r:?}");
+        let mut impossible = Divergence::new();
+        impossible.add(&[1.0, 1.0], &[1.0, f32::NEG_INFINITY], 0);
+        assert_eq!(impossible.report().unwrap().kl_divergence, f64::INFINITY);
     }
 
     #[test]

@@ -56,6 +56,19 @@ pub enum GenerateError {
         /// The model's context.
         context: usize,
     },
+    /// A token that the model has no embedding for.
+    #[error(
+        "prompt {index} has token id {id}, but the model's vocabulary has {vocab} entries; use the tokenizer that belongs to \
+         this model"
+    )]
+    Token {
+        /// Index in the batch.
+        index: usize,
+        /// The id.
+        id: u32,
+        /// Entries of the vocabulary.
+        vocab: usize,
+    },
     /// A prompt of no tokens.
     #[error("prompt {index} is empty; give at least one token")]
     EmptyPrompt {
@@ -112,7 +125,7 @@ impl<'a> Generator<'a> {
     /// a batch: each has its own random stream, numbered `first_stream` on.
     ///
     /// # Errors
-    /// Settings out of range; a prompt that is empty, or fills the model's context.
+    /// Settings out of range; a prompt that is empty, fills the model's context or has a token outside its vocabulary.
     pub fn begin(
         &self,
         prompts: &[Vec<u32>],
@@ -130,6 +143,10 @@ impl<'a> Generator<'a> {
             if prompt.is_empty() {
                 return Err(GenerateError::EmptyPrompt { index });
             }
+            let vocab = self.model.config.vocab_size;
+            if let Some(&id) = prompt.iter().find(|id| **id as usize >= vocab) {
+                return Err(GenerateError::Token { index, id, vocab });
+            }
             if prompt.len() >= context {
                 return Err(GenerateError::PromptTooLong {
                     index,
@@ -139,5 +156,33 @@ impl<'a> Generator<'a> {
             }
         }
         Ok(prompts.iter().map(Vec::len).max().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+    use crate::host::block_on;
+    use crate::tokenizer::fixtures::bytes;
+    use crate::train::guard_tests::llama;
+
+    #[test]
+    fn a_token_without_an_embedding_is_refused_and_no_length_overflows() {
+        let (model, tokenizer) = (llama(true), bytes(None));
+        let config = SamplingConfig {
+            max_new_tokens: usize::MAX,
+            ..SamplingConfig::default()
+        };
+        let generator = Generator::new(&model, &tokenizer, config, vec![]);
+        let error = generator.begin(&[vec![1], vec![2, 360]], 0).unwrap_err();
+        let (index, id, vocab) = (1, 360, 360);
+        assert!(
+            matches!(error, GenerateError::Token { index: i, id: t, vocab: v } if (i, t, v) == (index, id, vocab)),
+            "{error}"
+        );
+        let mut generation = generator.begin(&[vec![1, 2]], 0).unwrap();
+        block_on(generation.step()).unwrap();
+        assert!(!generation.done());
     }
 }

@@ -54,7 +54,9 @@ impl<'a> Generation<'a> {
         first_stream: u64,
     ) -> Result<Self, GenerateError> {
         let (model, config) = (generator.model, &generator.config);
-        let capacity = (longest + config.max_new_tokens).min(model.rope.len());
+        let capacity = longest
+            .saturating_add(config.max_new_tokens)
+            .min(model.rope.len());
         let row = |(index, prompt): (usize, &Vec<u32>)| -> Result<Row<'a>, GenerateError> {
             Ok(Row {
                 index,

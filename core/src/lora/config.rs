@@ -1,10 +1,8 @@
 //! What to adapt, and how: the `[lora]` table of a run's configuration.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::{Init, Kind, Method};
+use super::{ByModule, Init, Kind, Method};
 
 /// Which modules get an adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +12,13 @@ pub enum TargetModules {
     List(Vec<String>),
     /// `"all-linear"`, or a regular expression that must match a whole module path.
     Pattern(String),
+}
+
+impl TargetModules {
+    /// Whether it is `all-linear`, which is not taken for a regular expression.
+    pub fn is_all_linear(&self) -> bool {
+        matches!(self, Self::Pattern(p) if p.eq_ignore_ascii_case("all-linear"))
+    }
 }
 
 impl Default for TargetModules {
@@ -57,13 +62,14 @@ pub struct LoraConfig {
     /// `init = "loftq"`: alternations between quantizing and decomposing. Above 1 the quantized base
     /// changes and is written beside the adapter.
     pub loftq_iter: usize,
-    /// Ranks for modules whose path ends with, or matches, the key.
-    pub rank_pattern: BTreeMap<String, usize>,
-    /// Alphas for modules whose path ends with, or matches, the key.
-    pub alpha_pattern: BTreeMap<String, f64>,
+    /// Ranks for modules whose path ends with, or matches, the key. The first key that matches counts.
+    pub rank_pattern: ByModule<usize>,
+    /// Alphas for modules whose path ends with, or matches, the key. The first key that matches counts.
+    pub alpha_pattern: ByModule<f64>,
     /// Modules trained in full and saved with the adapter: `["lm_head"]`, `["embed_tokens"]`.
     pub modules_to_save: Vec<String>,
-    /// Block indices to adapt; all when absent.
+    /// Block indices to adapt; all when absent. Not together with a regular expression in `target_modules`, which can
+    /// name blocks itself.
     pub layers_to_transform: Option<Vec<usize>>,
     /// Start from the adapter in this folder instead of a fresh one.
     pub adapter: Option<String>,
@@ -83,8 +89,8 @@ impl Default for LoraConfig {
             lora_plus_ratio: 1.0,
             density: 0.5,
             loftq_iter: 1,
-            rank_pattern: BTreeMap::new(),
-            alpha_pattern: BTreeMap::new(),
+            rank_pattern: ByModule::default(),
+            alpha_pattern: ByModule::default(),
             modules_to_save: Vec::new(),
             layers_to_transform: None,
             adapter: None,
@@ -116,6 +122,17 @@ impl LoraConfig {
         if !self.alpha.is_finite() || self.alpha <= 0.0 {
             return bad("alpha", self.alpha.to_string(), "a positive number");
         }
+        for (key, rank) in self.rank_pattern.iter() {
+            if *rank == 0 {
+                return bad(&format!("rank_pattern.{key:?}"), "0".into(), "at least 1");
+            }
+        }
+        for (key, alpha) in self.alpha_pattern.iter() {
+            if !alpha.is_finite() || *alpha <= 0.0 {
+                let key = format!("alpha_pattern.{key:?}");
+                return bad(&key, alpha.to_string(), "a positive number");
+            }
+        }
         if !(self.density > 0.0 && self.density <= 1.0) {
             return bad("density", self.density.to_string(), "a share in (0, 1]");
         }
@@ -135,6 +152,21 @@ impl LoraConfig {
 
     fn refuse_contradictions(&self) -> Result<(), String> {
         let method = self.method;
+        let indexed = self
+            .layers_to_transform
+            .as_ref()
+            .is_some_and(|l| !l.is_empty());
+        if let (TargetModules::Pattern(regex), true) = (&self.target_modules, indexed)
+            && !self.target_modules.is_all_linear()
+        {
+            return Err(format!(
+                "lora.layers_to_transform has no effect on the regular expression lora.target_modules = {regex:?}; name the \
+                 blocks in the expression, as in \".*\\\\.layers\\\\.(0|1)\\\\..*\", or give a list of names"
+            ));
+        }
+        if method.kind() == Some(Kind::Hira) {
+            self.refuse_with_hira()?;
+        }
         let needs_plain_pairs = !matches!(self.init, Init::Default | Init::Gaussian);
         if needs_plain_pairs && !matches!(method.kind(), Some(Kind::Lora | Kind::Dora)) {
             return Err(format!(
@@ -166,6 +198,37 @@ impl LoraConfig {
         }
         Ok(())
     }
+
+    /// HiRA has no scaling, and PEFT 0.21 does not apply its `rank_pattern`.
+    fn refuse_with_hira(&self) -> Result<(), String> {
+        let refused = [
+            ("rslora", self.rslora, "it has no scaling"),
+            (
+                "alpha_pattern",
+                !self.alpha_pattern.is_empty(),
+                "it has no scaling",
+            ),
+            (
+                "rank_pattern",
+                !self.rank_pattern.is_empty(),
+                "PEFT gives every HiRA pair the rank lora.rank",
+            ),
+        ];
+        let saved = |module: &str| self.modules_to_save.iter().any(|m| m.ends_with(module));
+        if saved("embed_tokens") && !saved("lm_head") {
+            return Err(
+                "lora.modules_to_save has \"embed_tokens\" without \"lm_head\": PEFT's HiRA cannot keep a head tied to it; \
+                 add \"lm_head\""
+                    .into(),
+            );
+        }
+        match refused.iter().find(|(_, set, _)| *set) {
+            Some((key, _, why)) => Err(format!(
+                "lora.{key} cannot be combined with lora.method = \"hira\": {why}; leave it out"
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +253,10 @@ mod tests {
             "method = \"head\"",
             "lora_plus_ratio = 16",
             "loraplus_lr_ratio = 16",
+            "layers_to_transform = [0]",
+            "layers_to_transform = [0]\ntarget_modules = [\"q_proj\"]",
+            "layers_to_transform = []\ntarget_modules = \".*q_proj\"",
+            "rank_pattern = { q_proj = 2 }\nalpha_pattern = { q_proj = 0.5 }",
         ] {
             checked(good).unwrap();
         }
@@ -205,6 +272,32 @@ mod tests {
             ("loftq_iter = 0", "loftq_iter"),
             ("rank = 0", "rank"),
             ("alpha = nan", "alpha"),
+            ("rank_pattern = { q_proj = 0 }", "rank_pattern.\"q_proj\""),
+            (
+                "alpha_pattern = { q_proj = -8 }",
+                "alpha_pattern.\"q_proj\"",
+            ),
+            (
+                "alpha_pattern = { q_proj = inf }",
+                "alpha_pattern.\"q_proj\"",
+            ),
+            (
+                "layers_to_transform = [0]\ntarget_modules = \".*q_proj\"",
+                "layers_to_transform",
+            ),
+            (
+                "method = \"hira\"\nmodules_to_save = [\"embed_tokens\"]",
+                "lm_head",
+            ),
+            ("method = \"hira\"\nrslora = true", "lora.rslora"),
+            (
+                "method = \"hira\"\nalpha_pattern = { q_proj = 8 }",
+                "lora.alpha_pattern",
+            ),
+            (
+                "method = \"hira\"\nrank_pattern = { q_proj = 8 }",
+                "lora.rank_pattern",
+            ),
             ("method = \"hira\"\ninit = \"pissa\"", "hira"),
             ("method = \"dora\"\ninit = \"loftq\"", "DoRA"),
             ("adapter = \"x\"\ninit = \"pissa\"", "lora.adapter"),

@@ -24,7 +24,10 @@ pub fn parameters_of(adapter: &Adapter, dropout: f64) -> Result<Tensors, Adapter
         let spec = Parameter {
             name: name.to_owned(),
             shape: tensor.shape.clone(),
-            role: Role::Weight,
+            role: match name == EMBEDDING && adapter.unties_head() {
+                true => Role::InputTable,
+                false => Role::Weight,
+            },
         };
         tensors.push((spec, tensor.to_f32()?));
     }
@@ -114,6 +117,9 @@ pub fn overlay(adapter: &Adapter, device: &Device) -> Result<Overlay, AdapterErr
         let path = module.path.clone();
         overlay.add_lora(&path, AdapterLayer::new(kind, pair(module, device), vector));
     }
+    if adapter.unties_head() {
+        overlay.keep_head();
+    }
     for (name, tensor) in adapter.saved() {
         let values = tensor.to_f32()?;
         match tensor.shape.as_slice() {
@@ -141,6 +147,7 @@ pub fn subtraction(modules: &[LoraModule], device: &Device) -> Overlay {
     overlay
 }
 
+const EMBEDDING: &str = "model.embed_tokens.weight";
 const TASK: &str = "CAUSAL_LM";
 
 fn pair(m: LoraModule, device: &Device) -> LoraLayer {

@@ -3,13 +3,14 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `config.rs` | the `[lora]` table |
+//! | `config.rs`, `by_module.rs` | the `[lora]` table |
 //! | `methods/` | LoRA, rsLoRA, DoRA, sparse LoRA, HiRA and the baselines, one interface |
 //! | `init/` | default, gaussian, PiSSA, LoftQ |
 //! | `fresh.rs` | the tensors of a new adapter and their initial values |
 //! | `inject.rs` | between files, parameters and layers |
 //! | `overlay.rs` | what lies over a frozen base |
 
+mod by_module;
 mod config;
 mod fresh;
 pub mod init;
@@ -17,6 +18,7 @@ mod inject;
 pub mod methods;
 mod overlay;
 
+pub use by_module::ByModule;
 pub use config::{LoraConfig, TargetModules};
 pub use fresh::{Fresh, Tensors, adapter_values, fresh, fresh_parameters, layout};
 pub use init::{BaseWeights, Init, Taken};

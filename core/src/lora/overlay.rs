@@ -15,6 +15,7 @@ pub struct Overlay {
     layers: HashMap<String, Vec<AdapterLayer>>,
     matrices: HashMap<String, Tensor<2>>,
     vectors: HashMap<String, Tensor<1>>,
+    keeps_head: bool,
 }
 
 impl Overlay {
@@ -32,6 +33,16 @@ impl Overlay {
     /// Replaces the vector `name` (`model.norm.weight`).
     pub fn set_vector(&mut self, name: &str, value: Tensor<1>) {
         self.vectors.insert(name.to_owned(), value);
+    }
+
+    /// Leaves a head that is tied to the embedding as it is in the base, though the embedding is replaced.
+    pub fn keep_head(&mut self) {
+        self.keeps_head = true;
+    }
+
+    /// Whether [`Overlay::keep_head`] was asked for.
+    pub fn keeps_head(&self) -> bool {
+        self.keeps_head
     }
 
     /// The layers on the module at `path`.

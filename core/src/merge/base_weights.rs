@@ -3,8 +3,8 @@
 use super::{MergeError, updates};
 use crate::adapters::{Adapter, LoraModule};
 use crate::lora::{Kind, change_of_weight};
-use crate::quantization::{Stored, encode, read_bnb, stored_format, torch_dtype};
-use crate::weights::{Dtype, HostTensor, OwnedTensor, TensorSpec, WeightError, WeightSource};
+use crate::quantization::{self, Stored, encode, read_bnb, stored_format};
+use crate::weights::{HostTensor, OwnedTensor, TensorSpec, WeightError, WeightSource};
 use std::collections::BTreeMap;
 
 /// What an adapter changes in a base, by the name of the base's tensor.
@@ -45,6 +45,13 @@ impl Changes {
                 expect_place(source, name, shape)?;
             }
             saved.insert(name.to_owned(), tensor.clone());
+        }
+        if adapter.unties_head() && adds_head(source, HEAD) {
+            // The embedding changes and the head does not: it becomes a matrix of its own.
+            let table = source.get(EMBEDDING)?.into_owned();
+            let spec = TensorSpec::new(HEAD, table.dtype, table.shape.clone());
+            brought.insert(HEAD.to_owned(), spec);
+            saved.insert(HEAD.to_owned(), table);
         }
         Ok(Self {
             kind: adapter.kind(),
@@ -187,11 +194,7 @@ pub(super) fn dense<S: WeightSource + ?Sized>(
 fn dense_spec<S: WeightSource + ?Sized>(source: &S, name: &str) -> Option<TensorSpec> {
     let spec = source.spec(name)?;
     match stored_format(source, name) {
-        Ok(Stored::Nf4) => {
-            let tensor = read_bnb(source, name).ok()?;
-            let dtype = torch_dtype(&tensor.dtype).unwrap_or(Dtype::F32);
-            Some(TensorSpec::new(name, dtype, tensor.shape))
-        }
+        Ok(Stored::Nf4) => quantization::dense_spec(source, name).ok(),
         _ => Some(spec),
     }
 }
@@ -221,10 +224,7 @@ pub(super) struct MergedWeights<'a, S: ?Sized> {
 
 impl<S: WeightSource + ?Sized> MergedWeights<'_, S> {
     fn is_companion(&self, name: &str) -> bool {
-        let owner = |at: usize| &name[..at];
-        name.match_indices('.')
-            .map(|(at, _)| owner(at))
-            .any(|weight| matches!(stored_format(self.base, weight), Ok(Stored::Nf4)))
+        quantization::is_companion(self.base, name)
     }
 }
 
@@ -259,8 +259,8 @@ impl<S: WeightSource + ?Sized> WeightSource for MergedWeights<'_, S> {
         };
         let values = values.map_err(|e| match e {
             MergeError::Weights(e) => e,
-            other => WeightError::Header {
-                file: self.base.file_of(name),
+            other => WeightError::Source {
+                name: name.to_owned(),
                 reason: other.to_string(),
             },
         })?;

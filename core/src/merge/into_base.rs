@@ -49,6 +49,11 @@ pub fn merge_into_base<S: WeightSource + ?Sized, W: Write>(
         base: source,
         changes: &changes,
     };
+    let mut options = QuantizeOptions::default();
+    if let Some(old) = &quantized {
+        options.double_quant = old.bnb_4bit_use_double_quant;
+        options.skip_modules = old.llm_int8_skip_modules.clone().unwrap_or_default();
+    }
     if let Some(quantized) = quantized
         && requantize
         && !changes.unties_head(source)
@@ -64,7 +69,6 @@ pub fn merge_into_base<S: WeightSource + ?Sized, W: Write>(
     };
     if requantize {
         let plain = QuantizationConfig::take_from(&config)?;
-        let options = QuantizeOptions::default();
         return Ok(quantize_checkpoint(
             &merged, &plain, &options, out, progress,
         )?);

@@ -49,7 +49,9 @@ impl Linear {
         let shared = self.adapters.iter().any(AdapterMethod::uses_product);
         let product = shared.then(|| y.clone());
         if let Some(bias) = &self.bias {
-            y = y + bias.clone().unsqueeze();
+            // A trained bias is f32 whatever the model computes in; a cast to its own type is none.
+            let bias = bias.clone().cast(y.dtype());
+            y = y + bias.unsqueeze();
         }
         for adapter in &self.adapters {
             y = y + adapter.delta(x.clone(), product.as_ref(), self);
@@ -60,7 +62,10 @@ impl Linear {
     /// `x·Wᵀ`: the base alone, without its bias.
     pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
         match &self.weight {
-            Weight::Dense(w) => x.matmul(w.clone().transpose()),
+            Weight::Dense(w) => {
+                let w = w.clone().cast(x.dtype());
+                x.matmul(w.transpose())
+            }
             Weight::Nf4(w) => w.linear(x),
         }
     }

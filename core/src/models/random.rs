@@ -98,11 +98,17 @@ impl WeightSource for RandomWeights {
     }
 }
 
-/// Two independent standard normal values (Box and Muller).
+/// Two independent standard normal values.
 fn normal_pair(rng: &mut ChaCha8Rng) -> [f64; 2] {
     let uniform = |bits: u64| ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    let radius = (-2.0 * uniform(rng.next_u64()).ln()).sqrt();
-    let angle = std::f64::consts::TAU * uniform(rng.next_u64());
+    let first = uniform(rng.next_u64());
+    box_muller([first, uniform(rng.next_u64())])
+}
+
+/// Two independent standard normal values from two uniform ones, the first in `(0, 1]` (Box and Muller, 1958).
+pub(crate) fn box_muller([first, second]: [f64; 2]) -> [f64; 2] {
+    let radius = (-2.0 * first.ln()).sqrt();
+    let angle = std::f64::consts::TAU * second;
     [radius * angle.cos(), radius * angle.sin()]
 }
 

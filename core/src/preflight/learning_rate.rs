@@ -1,7 +1,7 @@
 //! A learning rate at which the loss grows: by rule of thumb before anything runs, and measured by a short probe.
 //!
 //! The rule: rates that work for low-rank adapters fall with the width of the model (about 2e-4 at 2,048 in the QLoRA
-//! paper, arXiv 2305.14314, and 2e-3 at 160 here), as the transfer of learning rates across widths has it for Adam
+//! paper, arXiv 2305.14314), as the transfer of learning rates across widths has it for Adam
 //! (arXiv 2203.03466); whole weights take a tenth. Ten times that is suspicious.
 //!
 //! The probe, after the range test of Smith (arXiv 1506.01186): a few steps on the real base and data from the same
@@ -123,20 +123,24 @@ pub fn judge_probe(probe: &Probe, setting: LearningRate) -> Option<Finding> {
         return at(
             Severity::Info,
             format!(
-                "{} probe steps: at lr = {:.1e} the loss went from {:.3} to {:.3}, and it still fell at {highest:.1e}",
-                probe.steps, first.lr, first.loss_before, first.loss
+                "{} probe steps: at lr = {:.1e} the loss went from {:.3} to {:.3}, and up to {highest:.1e} it grew by no more than {:.0} %",
+                probe.steps,
+                first.lr,
+                first.loss_before,
+                first.loss,
+                GROWTH * 100.0
             ),
             String::new(),
         );
     };
     if first.diverged {
-        let fell = setting.lr / usual_learning_rate(setting.hidden_size, setting.full);
         let usual = usual_learning_rate(setting.hidden_size, setting.full);
+        let times = setting.lr / usual;
         return at(
             Severity::Error,
             format!(
                 "at lr = {:.1e} the loss of the same batches grows from {:.3} to {:.3} within a few steps (largest gradient \
-                 norm {:.1e}); the rate is {fell:.0} times what is usual for this width",
+                 norm {:.1e}); the rate is {times:.0} times what is usual for this width",
                 first.lr, first.loss_before, first.loss, first.grad_norm
             ),
             format!("Set train.lr to about {usual:.0e}"),
@@ -215,6 +219,16 @@ mod tests {
             judge_probe(&probe, SETTING).unwrap().severity,
             Severity::Error
         );
+    }
+
+    #[test]
+    fn what_was_not_tested_is_not_said() {
+        // The loss grows by 5 % at every rate: no divergence, but no fall either.
+        let run = |lr: f64| -> Result<Vec<(f64, f64)>, ()> {
+            Ok(vec![(if lr > 1e-6 { 1.05 } else { 1.0 }, 1.0); 6])
+        };
+        let found = judge_probe(&ladder(0.1, 6, run).unwrap(), SETTING).unwrap();
+        assert!(found.what.contains("no more than 10 %") && !found.what.contains("fell"));
     }
 
     #[test]

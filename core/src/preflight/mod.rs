@@ -4,9 +4,9 @@
 //! template, at which learning rate) to [`Finding`]s, which say what is wrong, where, and what to write instead.
 //! Nothing here computes on a device; the learning-rate probe gets the measured losses from its caller.
 //!
-//! A case worth knowing, because it started this module: a macro-F1 of 0.21 on three-class tweets is what a model
-//! scores that gives the most frequent answer every time (48 % of those tweets are neutral, and
-//! `2p / (1 + p) / 3` at `p = 0.48` is 0.217). No wording of the prompt repairs that; its causes are the ones below.
+//! A score to recognize: a model that gives the most frequent of three answers every time has a macro-F1 of
+//! `2p / (1 + p) / 3`, where `p` is that answer's share: 0.217 at `p = 0.48`. No wording of the prompt repairs that; its
+//! causes are the ones below.
 
 mod ending;
 mod evidence;

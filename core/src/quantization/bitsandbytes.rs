@@ -12,7 +12,7 @@
 //! | `X.weight.quant_state.bitsandbytes__nf4` | U8 `[len]` | JSON: block sizes, original type and shape, offset |
 
 use super::double_quant::NESTED_BLOCKSIZE;
-use super::{Absmax, BLOCKSIZE, NF4_CODEBOOK, Nf4Tensor, QuantizationError};
+use super::{Absmax, NF4_CODEBOOK, Nf4Tensor, QuantizationError};
 use crate::weights::{Dtype, OwnedTensor, TensorSpec, WeightError, WeightSource};
 
 /// Suffix of the JSON state.
@@ -77,6 +77,16 @@ pub fn nf4_shape(
     weight: &str,
 ) -> Result<Vec<usize>, QuantizationError> {
     Ok(read_state(source, weight)?.shape)
+}
+
+/// What the NF4 weight `weight` is once dequantized, from its JSON state alone.
+pub(crate) fn dense_spec(
+    source: &(impl WeightSource + ?Sized),
+    weight: &str,
+) -> Result<TensorSpec, QuantizationError> {
+    let state = read_state(source, weight)?;
+    let dtype = torch_dtype(&state.dtype).unwrap_or(Dtype::F32);
+    Ok(TensorSpec::new(weight, dtype, state.shape))
 }
 
 #[derive(serde::Deserialize)]
@@ -177,9 +187,14 @@ pub fn write_bnb(
 }
 
 /// What `padded_tensors` will give, known before anything is quantized. All sizes together are a multiple of 8 bytes.
-pub fn nf4_specs(weight: &str, shape: &[usize], double_quant: bool) -> Vec<TensorSpec> {
+pub(super) fn nf4_specs(
+    weight: &str,
+    shape: &[usize],
+    blocksize: usize,
+    double_quant: bool,
+) -> Vec<TensorSpec> {
     let n: usize = shape.iter().product();
-    let blocks = n.div_ceil(BLOCKSIZE);
+    let blocks = n.div_ceil(blocksize.max(1));
     let spec = |suffix: &str, dtype, shape: &[usize]| {
         TensorSpec::new(format!("{weight}.{suffix}"), dtype, shape)
     };
@@ -200,8 +215,8 @@ pub fn nf4_specs(weight: &str, shape: &[usize], double_quant: bool) -> Vec<Tenso
         specs.push(spec("absmax", Dtype::U8, &[blocks]));
     }
     let before: u64 = specs.iter().filter_map(|s| s.byte_len().ok()).sum();
-    let state =
-        (before as usize + state_width(shape, double_quant)).next_multiple_of(8) - before as usize;
+    let state = (before as usize + state_width(shape, blocksize, double_quant)).next_multiple_of(8)
+        - before as usize;
     specs.push(spec(STATE, Dtype::U8, &[state]));
     specs
 }
@@ -215,7 +230,7 @@ pub(super) fn padded_tensors(
 ) -> Result<Vec<(String, OwnedTensor)>, QuantizationError> {
     let double = matches!(tensor.absmax, Absmax::Double { .. });
     let mut list = parts(weight, tensor)?;
-    if let Some(spec) = nf4_specs(weight, &tensor.shape, double).pop() {
+    if let Some(spec) = nf4_specs(weight, &tensor.shape, tensor.blocksize, double).pop() {
         let mut state = state_json(tensor).into_bytes();
         state.resize(spec.shape[0], b' ');
         list.push((spec.name, OwnedTensor::from_u8(spec.shape, state)?));
@@ -275,10 +290,10 @@ fn state_json(tensor: &Nf4Tensor) -> String {
     state_text(&tensor.shape, tensor.blocksize, &tensor.dtype, nested)
 }
 
-fn state_width(shape: &[usize], double_quant: bool) -> usize {
+fn state_width(shape: &[usize], blocksize: usize, double_quant: bool) -> usize {
     let widest = "0".repeat(OFFSET_WIDTH);
     let nested = double_quant.then_some((NESTED_BLOCKSIZE, widest.as_str()));
-    state_text(shape, BLOCKSIZE, "bfloat16", nested).len()
+    state_text(shape, blocksize, "bfloat16", nested).len()
 }
 
 fn state_text(

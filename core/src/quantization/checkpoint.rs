@@ -3,8 +3,8 @@
 use super::bitsandbytes::{COMPANIONS, padded_tensors, torch_dtype};
 use super::config::model_dtype;
 use super::{
-    BLOCKSIZE, Nf4Tensor, QuantizationConfig, QuantizationError, Stored, is_quantizable, nf4_specs,
-    read_bnb, stored_format,
+    BLOCKSIZE, Nf4Tensor, QuantizationConfig, QuantizationError, Stored, dense_spec,
+    is_quantizable, nf4_specs, read_bnb, stored_format,
 };
 use crate::weights::{Dtype, SafetensorsPlan, TensorSpec, WeightError, WeightSource};
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ impl Job {
     fn outputs(&self, double_quant: bool) -> Vec<TensorSpec> {
         match self {
             Self::Copy(spec) => vec![spec.clone()],
-            Self::Quantize(spec) => nf4_specs(&spec.name, &spec.shape, double_quant),
+            Self::Quantize(spec) => nf4_specs(&spec.name, &spec.shape, BLOCKSIZE, double_quant),
             Self::Dequantize {
                 weight,
                 dtype,
@@ -111,9 +111,9 @@ pub fn quantize_checkpoint<S: WeightSource + ?Sized, W: Write>(
         return Err(QuantizationError::NothingToQuantize { found: jobs.len() });
     }
 
-    let skip = match dense_modules.iter().all(|m| m == "lm_head") {
+    let skip = match dense_modules.iter().all(|m| m == HEAD) {
         true => None, // what transformers leaves dense by itself
-        false => Some(dense_modules),
+        false => Some(with_head(dense_modules, source)),
     };
     let compute = model_dtype(config_json)?.filter(|d| torch_dtype(d).is_some());
     let compute = compute.unwrap_or_else(|| "float32".into());
@@ -155,14 +155,11 @@ pub fn dequantize_checkpoint<S: WeightSource + ?Sized, W: Write>(
         jobs.push(match stored_format(source, name)? {
             Stored::Dense => Job::Copy(spec),
             Stored::Nf4 => {
-                let tensor = read_bnb(source, name)?;
-                let dtype = dtype
-                    .or_else(|| torch_dtype(&tensor.dtype))
-                    .unwrap_or(Dtype::F32);
+                let spec = dense_spec(source, name)?;
                 Job::Dequantize {
                     weight: name.clone(),
-                    dtype,
-                    shape: tensor.shape,
+                    dtype: dtype.unwrap_or(spec.dtype),
+                    shape: spec.shape,
                 }
             }
         });
@@ -248,7 +245,21 @@ fn dense_linear(spec: &TensorSpec) -> Option<String> {
     (spec.shape.len() == 2 && !path.contains("embed")).then(|| path.to_owned())
 }
 
-pub(super) fn is_companion<S: WeightSource + ?Sized>(source: &S, name: &str) -> bool {
+/// The output head of a causal model.
+const HEAD: &str = "lm_head";
+
+/// `modules` and, of a causal model, the head: a list replaces what transformers leaves dense by itself, and a head that
+/// is tied to the embedding has no tensor that would put it there.
+fn with_head<S: WeightSource + ?Sized>(mut modules: Vec<String>, source: &S) -> Vec<String> {
+    let causal = source.contains("model.embed_tokens.weight");
+    if causal && !modules.iter().any(|m| m == HEAD) {
+        modules.push(HEAD.to_owned());
+    }
+    modules
+}
+
+/// Whether `name` belongs to an NF4 weight, as its scales and its state do.
+pub(crate) fn is_companion<S: WeightSource + ?Sized>(source: &S, name: &str) -> bool {
     COMPANIONS.iter().any(|c| {
         let owner = name.strip_suffix(c).and_then(|n| n.strip_suffix('.'));
         owner.is_some_and(|o| matches!(stored_format(source, o), Ok(Stored::Nf4)))

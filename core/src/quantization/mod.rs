@@ -21,16 +21,15 @@ mod dynamic_map;
 mod requantize;
 mod tensor;
 
-pub(crate) use bitsandbytes::torch_dtype;
-pub use bitsandbytes::{
-    Stored, is_quantized, nf4_shape, nf4_specs, read_bnb, stored_format, write_bnb,
-};
+pub(crate) use bitsandbytes::dense_spec;
+use bitsandbytes::nf4_specs;
+pub use bitsandbytes::{Stored, is_quantized, nf4_shape, read_bnb, stored_format, write_bnb};
 pub use blockwise::{Blocks, dequantize, dequantize_reference, quantize, quantize_reference};
-pub(crate) use checkpoint::encode;
 pub use checkpoint::{
     CheckpointReport, QuantizeOptions, SOURCE_FINGERPRINT, dequantize_checkpoint,
     quantize_checkpoint,
 };
+pub(crate) use checkpoint::{encode, is_companion};
 pub use codebook::{NF4_CODEBOOK, NF4_MIDPOINTS, nf4_code};
 pub use config::{QuantizationConfig, is_quantizable};
 pub use double_quant::{Absmax, NESTED_BLOCKSIZE};

@@ -3,8 +3,8 @@
 use super::bitsandbytes::padded_tensors;
 use super::checkpoint::{alignment, encode, is_companion};
 use super::{
-    Absmax, BLOCKSIZE, CheckpointReport, Nf4Tensor, QuantizationConfig, QuantizationError, Stored,
-    nf4_specs, read_bnb, stored_format,
+    Absmax, CheckpointReport, Nf4Tensor, QuantizationConfig, QuantizationError, Stored, nf4_specs,
+    read_bnb, stored_format,
 };
 use crate::weights::{SafetensorsPlan, TensorSpec, WeightError, WeightSource};
 use std::collections::BTreeMap;
@@ -83,7 +83,7 @@ fn jobs<S: WeightSource + ?Sized>(
             (Stored::Dense, _) => vec![spec],
             (Stored::Nf4, true) => {
                 let old = read_bnb(source, &weight)?;
-                nf4_specs(&weight, &old.shape, is_double(&old))
+                nf4_specs(&weight, &old.shape, old.blocksize, is_double(&old))
             }
             (Stored::Nf4, false) => copied(source, &weight)?,
         };
@@ -102,7 +102,7 @@ fn copied<S: WeightSource + ?Sized>(
     weight: &str,
 ) -> Result<Vec<TensorSpec>, QuantizationError> {
     let old = read_bnb(source, weight)?;
-    let order = nf4_specs(weight, &old.shape, is_double(&old));
+    let order = nf4_specs(weight, &old.shape, old.blocksize, is_double(&old));
     let mut specs: Vec<TensorSpec> = order.iter().filter_map(|s| source.spec(&s.name)).collect();
     let all: usize = specs
         .iter()
@@ -142,7 +142,7 @@ fn tensors<S: WeightSource + ?Sized>(
         )]);
     }
     let old = read_bnb(source, &job.weight)?;
-    let packed = Nf4Tensor::quantize(&new, &old.shape, BLOCKSIZE, is_double(&old));
+    let packed = Nf4Tensor::quantize(&new, &old.shape, old.blocksize, is_double(&old));
     let packed = packed
         .map_err(|e| e.of(&job.weight))?
         .with_dtype(&old.dtype);

@@ -9,8 +9,8 @@ use burn::tensor::{DType, Device, Gradients, IndexingUpdateOp, Tensor};
 
 use super::objective::{Evaluation, Objective};
 use super::step::{Accumulated, Place, Stack, StepOptions, accumulate_stack, block_index};
-use super::{Parameters, TrainError, TrainSet};
-use crate::data::{Batch, collate};
+use super::{Parameters, Role, TrainError, TrainSet};
+use crate::data::{Batch, Example, collate};
 use crate::evaluation::{PerplexityError, TokenLosses};
 use crate::host::LocalFuture;
 use crate::kernels::cross_entropy::{CrossEntropy, linear_cross_entropy};
@@ -24,6 +24,27 @@ const BLOCKS: &str = "model.layers.";
 impl Objective for Llama {
     fn device(&self) -> Device {
         self.device()
+    }
+
+    fn dtype(&self) -> DType {
+        self.embed_tokens.dtype()
+    }
+
+    fn check_example(&self, _: &Parameters, example: &Example) -> Result<(), String> {
+        let vocab = self.config.vocab_size;
+        if let Some(id) = example.input_ids.iter().find(|id| **id as usize >= vocab) {
+            return Err(format!(
+                "token id {id}, but the model's vocabulary has {vocab} entries; use the tokenizer that belongs to this model"
+            ));
+        }
+        if example.len() > self.rope.len() {
+            return Err(format!(
+                "{} tokens, but the model has positions for {}; shorten it, or lower data.max_length",
+                example.len(),
+                self.rope.len()
+            ));
+        }
+        Ok(())
     }
 
     fn targets(&self, batch: &Batch) -> usize {
@@ -54,12 +75,12 @@ impl Objective for Llama {
         accumulate_stack(&stack, parameters, dropout_seed, options.recompute, sum);
     }
 
-    fn activation_bytes(&self, batch: &Batch) -> usize {
+    fn activation_bytes(&self, batch: &Batch) -> u64 {
         let c = &self.config;
-        let tokens = batch.rows * batch.width;
-        let per_token =
-            16 * c.hidden_size + 6 * c.intermediate_size + 4 * c.num_attention_heads * batch.width;
-        4 * tokens * per_token * self.blocks.len()
+        // Attention keeps no scores: its backward pass computes them again.
+        let per_token = 16 * c.hidden_size + 6 * c.intermediate_size;
+        let tokens = (batch.rows * batch.width) as u64;
+        4 * tokens * per_token as u64 * self.blocks.len() as u64
     }
 
     fn evaluate<'a>(
@@ -196,7 +217,9 @@ impl Stack for CausalStep<'_> {
 impl CausalStep<'_> {
     /// Whether the trained tensor `name` serves as the head: its own matrix, or the tied embedding.
     fn is_head(&self, name: &str) -> bool {
-        let tied = self.model.tied && !self.trains(HEAD);
+        let mut specs = self.parameters.specs().iter();
+        let kept = specs.any(|s| s.role == Role::InputTable);
+        let tied = self.model.tied && !kept && !self.trains(HEAD);
         self.trains(name) && (name == HEAD || tied)
     }
 

@@ -39,6 +39,9 @@ pub struct CheckpointState {
     pub early_stopping: EarlyStoppingState,
     /// Hash of what must not change between save and resume (data order, seeds, batch shape).
     pub fingerprint: String,
+    /// The factor on the loss of a run in f16; absent in other types.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
 }
 
 /// Why a checkpoint does not fit.
@@ -64,6 +67,19 @@ pub enum CheckpointError {
         found: usize,
         /// First name that differs.
         first: String,
+    },
+    /// Vectors of another length than the trained tensors.
+    #[error(
+        "the checkpoint's {vector} has {found} values, its tensors {expected}: the file is damaged; delete this checkpoint \
+         to resume from an earlier one"
+    )]
+    Length {
+        /// Which vector.
+        vector: &'static str,
+        /// Values of the trained tensors.
+        expected: usize,
+        /// Values in the checkpoint.
+        found: usize,
     },
     /// Data, seeds or batch shape changed.
     #[error(
@@ -115,6 +131,11 @@ impl Checkpoint {
         })
     }
 
+    /// Whether every trained value is a number.
+    pub fn is_finite(&self) -> bool {
+        self.values.iter().all(|v| v.is_finite())
+    }
+
     /// Puts the state back into a run with the same trained tensors and the same `fingerprint`.
     pub fn restore(
         &self,
@@ -123,7 +144,7 @@ impl Checkpoint {
         fingerprint: &str,
     ) -> Result<(), CheckpointError> {
         let names: Vec<&str> = parameters.specs().iter().map(|s| s.name.as_str()).collect();
-        if names != self.state.parameters || self.values.len() != parameters.count() {
+        if names != self.state.parameters {
             let differs = names
                 .iter()
                 .zip(&self.state.parameters)
@@ -136,6 +157,20 @@ impl Checkpoint {
         }
         if self.state.fingerprint != fingerprint {
             return Err(CheckpointError::Fingerprint);
+        }
+        let expected = parameters.count();
+        for (vector, found) in [
+            (VALUES, self.values.len()),
+            (FIRST_MOMENT, self.first_moment.len()),
+            (SECOND_MOMENT, self.second_moment.len()),
+        ] {
+            if found != expected {
+                return Err(CheckpointError::Length {
+                    vector,
+                    expected,
+                    found,
+                });
+            }
         }
         let device = parameters.values.device();
         parameters.values = vector(&self.values, &device);

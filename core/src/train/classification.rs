@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::objective::{Evaluation, Objective};
 use super::step::{Accumulated, Place, Stack, StepOptions, accumulate_stack, block_index};
 use super::{Parameters, TrainError, TrainSet};
-use crate::data::{Batch, collate};
+use crate::data::{Batch, CollateOptions, Example, collate};
 use crate::evaluation::ConfusionMatrix;
 use crate::host::{LocalFuture, to_vec};
 use crate::lora::Overlay;
@@ -26,6 +26,30 @@ impl Objective for BertClassifier {
     fn check(&self, parameters: &Parameters) -> Result<(), TrainError> {
         self.head.with(&parameters.overlay()).parts()?;
         Ok(())
+    }
+
+    fn dtype(&self) -> DType {
+        self.encoder.dtype()
+    }
+
+    fn check_example(&self, parameters: &Parameters, example: &Example) -> Result<(), String> {
+        let one = collate(
+            std::slice::from_ref(example),
+            &[vec![0]],
+            CollateOptions::new(0),
+        );
+        self.encoder.check(&one).map_err(|e| e.to_string())?;
+        let trained = parameters.specs().iter().find_map(|spec| {
+            let classifier = format!("{}.weight", self.encoder.config.names().classifier());
+            (spec.name == classifier).then(|| spec.shape[0])
+        });
+        let classes = trained.or(self.head.num_labels()).unwrap_or(0);
+        match example.class {
+            Some(class) if class >= classes => Err(format!(
+                "class {class}, but the head has {classes} classes, counted from 0; start a new head or correct the labels"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn targets(&self, batch: &Batch) -> usize {
@@ -52,10 +76,10 @@ impl Objective for BertClassifier {
         accumulate_stack(&stack, parameters, dropout_seed, options.recompute, sum);
     }
 
-    fn activation_bytes(&self, batch: &Batch) -> usize {
+    fn activation_bytes(&self, batch: &Batch) -> u64 {
         let c = &self.encoder.config;
-        let per_token = 14 * c.hidden_size + 3 * c.intermediate_size;
-        4 * batch.tokens() * per_token * self.encoder.blocks.len()
+        let per_token = (14 * c.hidden_size + 3 * c.intermediate_size) as u64;
+        4 * batch.tokens() as u64 * per_token * self.encoder.blocks.len() as u64
     }
 
     fn evaluate<'a>(

@@ -107,3 +107,113 @@ impl Default for TrainConfig {
         }
     }
 }
+
+impl TrainConfig {
+    /// What is out of range, as `train.key = value: expected ...`.
+    pub fn validate(&self) -> Result<(), String> {
+        let [first, second] = self.betas;
+        let share = |beta: f64| (0.0..1.0).contains(&beta);
+        let checks = [
+            (
+                "batch_size",
+                self.batch_size >= 1,
+                self.batch_size.to_string(),
+                "at least 1",
+            ),
+            (
+                "grad_accumulation",
+                self.grad_accumulation >= 1,
+                self.grad_accumulation.to_string(),
+                "at least 1",
+            ),
+            (
+                "epochs",
+                self.epochs > 0.0 && self.epochs.is_finite(),
+                self.epochs.to_string(),
+                "a number above 0",
+            ),
+            (
+                "lr",
+                self.lr >= 0.0 && self.lr.is_finite(),
+                self.lr.to_string(),
+                "a number of at least 0, such as 2e-4",
+            ),
+            (
+                "warmup_ratio",
+                (0.0..=1.0).contains(&self.warmup_ratio),
+                self.warmup_ratio.to_string(),
+                "a share from 0 to 1, such as 0.03",
+            ),
+            (
+                "weight_decay",
+                self.weight_decay >= 0.0 && self.weight_decay.is_finite(),
+                self.weight_decay.to_string(),
+                "a number of at least 0, such as 0.01",
+            ),
+            (
+                "betas",
+                share(first) && share(second),
+                format!("[{first}, {second}]"),
+                "two numbers from 0 to below 1, such as [0.9, 0.999]",
+            ),
+            (
+                "eps",
+                self.eps > 0.0 && self.eps.is_finite(),
+                self.eps.to_string(),
+                "a number above 0, such as 1e-8",
+            ),
+            (
+                "max_grad_norm",
+                self.max_grad_norm >= 0.0,
+                self.max_grad_norm.to_string(),
+                "a number of at least 0, where 0 switches clipping off",
+            ),
+        ];
+        match checks.into_iter().find(|(_, ok, _, _)| !ok) {
+            Some((key, _, found, expected)) => {
+                Err(format!("train.{key} = {found}: expected {expected}"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_train_to_nonsense_is_refused_with_its_range() {
+        TrainConfig::default().validate().unwrap();
+        let edge = "betas = [0.0, 0.0]\nweight_decay = 0.0\nmax_grad_norm = 0.0\nlr = 0.0\nwarmup_ratio = 1.0";
+        toml::from_str::<TrainConfig>(edge)
+            .unwrap()
+            .validate()
+            .unwrap();
+        for (text, range) in [
+            (
+                "betas = [0.9, 1.0]",
+                "[0.9, 1]: expected two numbers from 0 to below 1",
+            ),
+            ("betas = [-0.1, 0.9]", "train.betas"),
+            ("betas = [nan, 0.9]", "train.betas"),
+            ("eps = 0.0", "above 0"),
+            (
+                "weight_decay = -1e6",
+                "train.weight_decay = -1000000: expected a number of at least 0",
+            ),
+            ("weight_decay = inf", "train.weight_decay"),
+            ("batch_size = 0", "at least 1"),
+            ("grad_accumulation = 0", "at least 1"),
+            ("epochs = 0", "above 0"),
+            ("lr = -1.0", "train.lr"),
+            ("warmup_ratio = 1.5", "from 0 to 1"),
+            ("max_grad_norm = nan", "train.max_grad_norm"),
+        ] {
+            let config: TrainConfig = toml::from_str(text).unwrap();
+            let error = config.validate().unwrap_err();
+            assert!(error.contains(range), "{text}: {error}");
+        }
+    }
+}

@@ -10,18 +10,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Which way a metric improves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Goal {
-    /// Lower is better: loss, perplexity.
-    #[default]
-    Minimize,
-    /// Higher is better: accuracy, macro-F1.
-    Maximize,
-}
-
-/// When to give up.
+/// When to give up on a value that should fall.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EarlyStoppingConfig {
@@ -29,8 +18,6 @@ pub struct EarlyStoppingConfig {
     pub patience: u32,
     /// Improvements of at most this, in the metric's own unit, do not count. At least 0, default 0.
     pub min_delta: f64,
-    /// Which way the metric improves. Default `minimize`.
-    pub goal: Goal,
 }
 
 impl Default for EarlyStoppingConfig {
@@ -38,7 +25,6 @@ impl Default for EarlyStoppingConfig {
         Self {
             patience: 3,
             min_delta: 0.0,
-            goal: Goal::Minimize,
         }
     }
 }
@@ -153,10 +139,9 @@ impl EarlyStopping {
     }
 
     fn improves(&self, value: f64, over: Option<Best>, by: f64) -> bool {
-        match (over, self.config.goal) {
-            (None, _) => !value.is_nan(),
-            (Some(old), Goal::Minimize) => old.value - value > by,
-            (Some(old), Goal::Maximize) => value - old.value > by,
+        match over {
+            None => !value.is_nan(),
+            Some(old) => old.value - value > by,
         }
     }
 }
@@ -185,11 +170,10 @@ mod exact {
 mod tests {
     use super::*;
 
-    fn watch(patience: u32, min_delta: f64, goal: Goal) -> EarlyStopping {
+    fn watch(patience: u32, min_delta: f64) -> EarlyStopping {
         EarlyStopping::new(EarlyStoppingConfig {
             patience,
             min_delta,
-            goal,
         })
         .unwrap()
     }
@@ -207,7 +191,7 @@ mod tests {
 
     #[test]
     fn stops_after_patience_evaluations_without_improvement() {
-        let mut w = watch(2, 0.0, Goal::Minimize);
+        let mut w = watch(2, 0.0);
         let found = verdicts(&mut w, &[3.0, 2.0, 2.0, 1.5, 1.6, 1.5]);
         let best = [true, true, false, true, false, false];
         let stop = [false, false, false, false, false, true];
@@ -223,7 +207,7 @@ mod tests {
 
     #[test]
     fn small_gains_keep_the_best_but_spend_patience_until_they_add_up() {
-        let mut w = watch(3, 0.1, Goal::Minimize);
+        let mut w = watch(3, 0.1);
         let found = verdicts(&mut w, &[1.0, 0.95, 0.92, 0.89, 0.88, 0.87, 0.86]);
         assert!(found.iter().all(|v| v.0));
         // 0.89 beats the reference 1.0 by more than 0.1, so the count starts again there.
@@ -235,17 +219,8 @@ mod tests {
     }
 
     #[test]
-    fn maximizes() {
-        let mut w = watch(1, 0.0, Goal::Maximize);
-        assert_eq!(
-            verdicts(&mut w, &[0.2, 0.3, 0.3]),
-            [(true, false), (true, false), (false, true)]
-        );
-    }
-
-    #[test]
     fn nan_never_improves_and_infinity_is_beaten() {
-        let mut w = watch(2, 0.0, Goal::Minimize);
+        let mut w = watch(2, 0.0);
         assert_eq!(
             verdicts(&mut w, &[f64::NAN, f64::INFINITY, 1.0, f64::NAN, f64::NAN]),
             [
@@ -272,7 +247,6 @@ mod tests {
         let config = EarlyStoppingConfig {
             patience: 3,
             min_delta: 1e-17,
-            goal: Goal::Minimize,
         };
         for cut in 0..values.len() {
             let mut whole = EarlyStopping::new(config).unwrap();
@@ -291,7 +265,7 @@ mod tests {
 
     #[test]
     fn infinite_values_survive_a_checkpoint() {
-        let mut w = watch(5, 0.0, Goal::Minimize);
+        let mut w = watch(5, 0.0);
         w.update(1, f64::INFINITY);
         let json = serde_json::to_string(w.state()).unwrap();
         let back: EarlyStoppingState = serde_json::from_str(&json).unwrap();
@@ -307,7 +281,6 @@ mod tests {
             let config = EarlyStoppingConfig {
                 patience,
                 min_delta,
-                goal: Goal::Minimize,
             };
             assert!(EarlyStopping::new(config).is_err());
         }

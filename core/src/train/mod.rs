@@ -6,6 +6,8 @@ mod classification;
 mod clipping;
 mod config;
 mod early_stopping;
+#[cfg(test)]
+pub(crate) mod guard_tests;
 mod objective;
 mod observer;
 mod optimizer;

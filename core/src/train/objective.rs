@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 use super::{Accumulated, Parameters, StepOptions, TrainError, TrainSet};
-use crate::data::Batch;
+use crate::data::{Batch, Example};
 use crate::host::LocalFuture;
 
 /// A frozen model together with what it is to learn.
@@ -22,6 +22,21 @@ pub trait Objective {
     /// What is missing.
     fn check(&self, parameters: &Parameters) -> Result<(), TrainError> {
         let _ = parameters;
+        Ok(())
+    }
+
+    /// The type it computes in. In f16 the loop scales the loss, so that small gradients do not become zero.
+    fn dtype(&self) -> DType {
+        DType::F32
+    }
+
+    /// Whether the model can be trained on `example`: every index it holds must be inside the model's tables, which a
+    /// device would read beyond without a word.
+    ///
+    /// # Errors
+    /// What is outside, and what to do.
+    fn check_example(&self, parameters: &Parameters, example: &Example) -> Result<(), String> {
+        let _ = (parameters, example);
         Ok(())
     }
 
@@ -42,7 +57,7 @@ pub trait Objective {
     );
 
     /// Roughly the bytes that one tape over all blocks would hold for `batch`.
-    fn activation_bytes(&self, batch: &Batch) -> usize;
+    fn activation_bytes(&self, batch: &Batch) -> u64;
 
     /// Scores the current parameters on held-out examples; `step` is named in errors.
     ///

@@ -39,6 +39,8 @@ pub enum Role {
     },
     /// A whole weight of the model, by its checkpoint name.
     Weight,
+    /// The whole embedding, of which a tied head stays as it is in the base.
+    InputTable,
 }
 
 /// One trained tensor.
@@ -65,8 +67,8 @@ impl Parameter {
     }
 
     /// Whether weight decay applies: to matrices and, as in Hugging Face's trainer, to DoRA's magnitudes; never to gates.
-    /// Vectors trained beside an adapter, the biases of a classification head, decay too: what PEFT trains goes to
-    /// torch's AdamW as one group.
+    /// Vectors trained beside an adapter, the biases of a classification head, decay too, as in a bare torch loop that
+    /// hands all that PEFT trains to AdamW as one group; Hugging Face's `Trainer` exempts biases and norms there as well.
     fn decays(&self, beside_adapter: bool) -> bool {
         match self.role {
             Role::Gate { .. } => false,
@@ -307,7 +309,10 @@ impl Parameters {
                 (Role::Magnitude { path } | Role::Gate { path }, _) => {
                     layers.entry(path).or_default().vector = Some(tensor);
                 }
-                (Role::Weight, &[rows, columns]) => {
+                (Role::Weight | Role::InputTable, &[rows, columns]) => {
+                    if spec.role == Role::InputTable {
+                        overlay.keep_head();
+                    }
                     overlay.set_matrix(&spec.name, tensor.reshape([rows, columns]));
                 }
                 _ => overlay.set_vector(&spec.name, tensor),

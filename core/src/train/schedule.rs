@@ -32,17 +32,6 @@ pub enum ScheduleKind {
 /// A warm-up or a learning rate that no schedule can be made of.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum ScheduleError {
-    /// Both forms of the warm-up were given.
-    #[error(
-        "both `warmup_steps` ({steps}) and `warmup_ratio` ({ratio}) are set, expected one of \
-         them; remove one"
-    )]
-    BothWarmups {
-        /// `warmup_steps` as given.
-        steps: u64,
-        /// `warmup_ratio` as given.
-        ratio: f64,
-    },
     /// The ratio is not a share of the run.
     #[error("`warmup_ratio` is {found}, expected a number from 0 to 1, such as 0.03 for 3 %")]
     WarmupRatio {
@@ -57,23 +46,22 @@ pub enum ScheduleError {
     },
 }
 
-/// Optimizer steps of warm-up in a run of `total_steps`: `warmup_steps`, or
-/// `ceil(warmup_ratio * total_steps)`, or 0 where neither is given.
+/// Optimizer steps of warm-up in a run of `total_steps`: `warmup_steps` where given, as in Hugging Face's
+/// `TrainingArguments`, else `ceil(warmup_ratio * total_steps)`.
 ///
 /// # Errors
-/// Both given, or a ratio outside 0 to 1.
+/// A ratio outside 0 to 1.
 pub fn resolve_warmup(
     warmup_steps: Option<u64>,
-    warmup_ratio: Option<f64>,
+    warmup_ratio: f64,
     total_steps: u64,
 ) -> Result<u64, ScheduleError> {
     match (warmup_steps, warmup_ratio) {
-        (Some(steps), Some(ratio)) => Err(ScheduleError::BothWarmups { steps, ratio }),
-        (None, Some(ratio)) if !(0.0..=1.0).contains(&ratio) => {
+        (_, ratio) if !(0.0..=1.0).contains(&ratio) => {
             Err(ScheduleError::WarmupRatio { found: ratio })
         }
-        (None, Some(ratio)) => Ok((ratio * total_steps as f64).ceil() as u64),
-        (steps, None) => Ok(steps.unwrap_or(0)),
+        (Some(steps), _) => Ok(steps),
+        (None, ratio) => Ok((ratio * total_steps as f64).ceil() as u64),
     }
 }
 
@@ -201,21 +189,20 @@ mod tests {
 
     #[test]
     fn warmup_resolves_as_ceil_of_the_ratio() {
-        assert_eq!(resolve_warmup(None, None, 100), Ok(0));
-        assert_eq!(resolve_warmup(Some(7), None, 100), Ok(7));
-        assert_eq!(resolve_warmup(None, Some(0.03), 101), Ok(4));
-        assert_eq!(resolve_warmup(None, Some(0.1), 100), Ok(10));
-        assert_eq!(resolve_warmup(None, Some(1.0), 9), Ok(9));
-        assert_eq!(resolve_warmup(None, Some(0.5), 0), Ok(0));
+        assert_eq!(resolve_warmup(None, 0.0, 100), Ok(0));
+        assert_eq!(resolve_warmup(Some(7), 0.0, 100), Ok(7));
+        assert_eq!(resolve_warmup(Some(7), 0.5, 100), Ok(7));
+        assert_eq!(resolve_warmup(None, 0.03, 101), Ok(4));
+        assert_eq!(resolve_warmup(None, 0.1, 100), Ok(10));
+        assert_eq!(resolve_warmup(None, 1.0, 9), Ok(9));
+        assert_eq!(resolve_warmup(None, 0.5, 0), Ok(0));
     }
 
     #[test]
     fn nonsense_is_refused() {
-        let both = resolve_warmup(Some(5), Some(0.1), 10).unwrap_err();
-        assert!(both.to_string().contains("warmup_ratio"));
         for ratio in [-0.1, 1.1, f64::NAN] {
             assert!(matches!(
-                resolve_warmup(None, Some(ratio), 10),
+                resolve_warmup(None, ratio, 10),
                 Err(ScheduleError::WarmupRatio { .. })
             ));
         }

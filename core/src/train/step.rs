@@ -7,7 +7,7 @@
 //! Either way a model is three parts to the step, whatever its architecture: an embedding off the
 //! tape, a stack of blocks, and a head that turns hidden states into a loss. [`Stack`] is that view.
 
-use burn::tensor::{Device, Gradients, Tensor};
+use burn::tensor::{DType, Device, Gradients, Tensor};
 
 use super::parameters::{Leaf, Parameters};
 use crate::lora::Overlay;
@@ -88,7 +88,9 @@ impl Accumulated {
         )
     }
 
+    /// Adds to the gradient of parameter `index`. A kernel may return it in the type it computes in; the sum is f32.
     pub(super) fn add(&mut self, index: usize, gradient: Tensor<1>) {
+        let gradient = gradient.cast(DType::F32);
         let slot = &mut self.gradients[index];
         *slot = Some(match slot.take() {
             Some(sum) => sum + gradient,

@@ -1,13 +1,13 @@
 //! The training loop.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use thiserror::Error;
 
 use super::{
     Accumulated, AdamW, Checkpoint, CheckpointError, CheckpointKind, CheckpointState,
-    EarlyStopping, EarlyStoppingConfig, EarlyStoppingError, EvalRecord, Event, Goal,
-    LossNormalization, Objective, Observer, Parameters, Recompute, Schedule, ScheduleError,
-    StepOptions, StepRecord, TrainConfig, clip_coefficient, global_norm, resolve_warmup,
+    EarlyStopping, EarlyStoppingConfig, EarlyStoppingError, EvalRecord, Event, LossNormalization,
+    Objective, Observer, Parameters, Recompute, Schedule, ScheduleError, StepOptions, StepRecord,
+    TrainConfig, clip_coefficient, global_norm, resolve_warmup,
 };
 use crate::data::{Batch, BatchPlan, CollateOptions, Example, collate};
 use crate::evaluation::PerplexityError;
@@ -17,7 +17,10 @@ use crate::models::bert::BertError;
 /// Positions whose logits exist at once when the loss is computed in chunks.
 const LOSS_CHUNK: usize = 512;
 /// Activations above this many bytes are recomputed under [`Recompute::Auto`].
-const ACTIVATION_BUDGET: usize = 1 << 30;
+const ACTIVATION_BUDGET: u64 = 1 << 30;
+/// What the loss of a run in f16 is first multiplied with: a power of two, so that only exponents change. Halved whenever
+/// a gradient overflows. As torch's `GradScaler` starts.
+const LOSS_SCALE: f64 = 65_536.0;
 
 /// Examples and the order they come in.
 #[derive(Debug)]
@@ -95,6 +98,26 @@ pub enum TrainError {
         /// Source lines of the batch.
         batch: String,
     },
+    /// Trained values that are no numbers any more.
+    #[error(
+        "step {step}: trained values are not finite, so nothing was saved over the last good checkpoint. Try a lower lr, or \
+         lower betas and weight_decay"
+    )]
+    Values {
+        /// Optimizer step, from 1.
+        step: u64,
+    },
+    /// A setting out of range.
+    #[error("{0}")]
+    Config(String),
+    /// An example with something outside the model's tables.
+    #[error("{row}: {reason}")]
+    Example {
+        /// Where it came from.
+        row: String,
+        /// What is outside, and what to do.
+        reason: String,
+    },
     /// No batch to train on.
     #[error("there is no batch to train on; the training set is empty")]
     Empty,
@@ -167,13 +190,15 @@ pub struct Trainer<'a> {
     decay: Option<Tensor<1>>,
     early_stopping: EarlyStopping,
     tokens: u64,
+    loss_scale: f64,
 }
 
 impl<'a> Trainer<'a> {
     /// Sets a run up. `fingerprint` identifies data and seeds; a resumed run must have the same.
     ///
     /// # Errors
-    /// [`TrainError::Empty`] when the set has no batch; [`TrainError::Encoder`] for a classifier without a head.
+    /// [`TrainError::Config`]; [`TrainError::Example`]; [`TrainError::Empty`] when the set has no batch;
+    /// [`TrainError::Encoder`] for a classifier without a head.
     pub fn new(
         objective: &'a dyn Objective,
         parameters: Parameters,
@@ -182,7 +207,11 @@ impl<'a> Trainer<'a> {
         eval: Option<TrainSet<'a>>,
         fingerprint: String,
     ) -> Result<Self, TrainError> {
+        config.validate().map_err(TrainError::Config)?;
         objective.check(&parameters)?;
+        for set in [Some(&set), eval.as_ref()].into_iter().flatten() {
+            check_examples(objective, &parameters, set.examples)?;
+        }
         let micro_batches = set.plan.batches_per_epoch() as u64;
         if micro_batches == 0 {
             return Err(TrainError::Empty);
@@ -191,9 +220,7 @@ impl<'a> Trainer<'a> {
         let total_steps = config
             .max_steps
             .unwrap_or_else(|| (config.epochs * steps_per_epoch as f64).ceil().max(1.0) as u64);
-        let ratio = (config.warmup_steps.is_none() && config.warmup_ratio > 0.0)
-            .then_some(config.warmup_ratio);
-        let warmup = resolve_warmup(config.warmup_steps, ratio, total_steps)?;
+        let warmup = resolve_warmup(config.warmup_steps, config.warmup_ratio, total_steps)?;
         let schedule = Schedule::new(config.schedule, config.lr, warmup, total_steps)?;
         Ok(Self {
             optimizer: AdamW::new(&config, parameters.count(), &objective.device())
@@ -210,6 +237,10 @@ impl<'a> Trainer<'a> {
             steps_per_epoch,
             total_steps,
             tokens: 0,
+            loss_scale: match objective.dtype() {
+                DType::F16 => LOSS_SCALE,
+                _ => 1.0,
+            },
         })
     }
 
@@ -224,6 +255,7 @@ impl<'a> Trainer<'a> {
         let state = checkpoint.state.early_stopping.clone();
         self.early_stopping = EarlyStopping::resume(patience(&self.config), state)?;
         self.tokens = checkpoint.state.tokens;
+        self.loss_scale = checkpoint.state.loss_scale.unwrap_or(self.loss_scale);
         Ok(())
     }
 
@@ -305,23 +337,20 @@ impl<'a> Trainer<'a> {
             });
         }
 
-        let mut sum = Accumulated::new(&self.parameters);
-        for (number, (batch, &count)) in micro.iter().zip(&counts).enumerate() {
-            if count == 0 {
-                continue;
+        let (loss, gradient, grad_norm) = loop {
+            let sum = self.accumulate(&micro, &counts, index);
+            let loss = to_scalar(sum.loss.clone()).await? / self.loss_scale;
+            let mut gradient = sum.flat(&self.parameters);
+            if self.loss_scale > 1.0 {
+                gradient = gradient.div_scalar(self.loss_scale);
             }
-            let scale = match self.config.loss_normalization {
-                LossNormalization::Tokens => 1.0 / targets as f64,
-                LossNormalization::MicroBatch => 1.0 / (micro.len() * count) as f64,
-            };
-            let seed = dropout_seed(self.config.seed, index, number as u64);
-            let options = self.options(batch);
-            self.objective
-                .accumulate(&self.parameters, batch, scale, seed, options, &mut sum);
-        }
-        let loss = to_scalar(sum.loss.clone()).await?;
-        let gradient = sum.flat(&self.parameters);
-        let grad_norm = global_norm(&gradient).await?;
+            let grad_norm = global_norm(&gradient).await?;
+            let overflowed = loss.is_finite() && !grad_norm.is_finite();
+            if !overflowed || self.loss_scale <= 1.0 {
+                break (loss, gradient, grad_norm);
+            }
+            self.loss_scale /= 2.0;
+        };
         for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
             if !value.is_finite() {
                 return Err(TrainError::NonFinite {
@@ -361,6 +390,27 @@ impl<'a> Trainer<'a> {
             tokens: targets as u64,
             tokens_per_s: seen as f64 / elapsed,
         })
+    }
+
+    /// Loss and gradients of the micro-batches of step `index`, times the loss scale.
+    fn accumulate(&self, micro: &[Batch], counts: &[usize], index: u64) -> Accumulated {
+        let targets: usize = counts.iter().sum();
+        let mut sum = Accumulated::new(&self.parameters);
+        for (number, (batch, &count)) in micro.iter().zip(counts).enumerate() {
+            if count == 0 {
+                continue;
+            }
+            let scale = match self.config.loss_normalization {
+                LossNormalization::Tokens => 1.0 / targets as f64,
+                LossNormalization::MicroBatch => 1.0 / (micro.len() * count) as f64,
+            };
+            let scale = scale * self.loss_scale;
+            let seed = dropout_seed(self.config.seed, index, number as u64);
+            let options = self.options(batch);
+            self.objective
+                .accumulate(&self.parameters, batch, scale, seed, options, &mut sum);
+        }
+        sum
     }
 
     fn options(&self, batch: &Batch) -> StepOptions {
@@ -453,8 +503,12 @@ impl<'a> Trainer<'a> {
             tokens: self.tokens,
             early_stopping: self.early_stopping.state().clone(),
             fingerprint: self.fingerprint.clone(),
+            loss_scale: (self.objective.dtype() == DType::F16).then_some(self.loss_scale),
         };
         let checkpoint = Checkpoint::capture(&self.parameters, &self.optimizer, state).await?;
+        if !checkpoint.is_finite() {
+            return Err(TrainError::Values { step });
+        }
         host.save(&checkpoint, &self.parameters, best)
             .await
             .map_err(|reason| TrainError::Save { step, reason })
@@ -483,6 +537,22 @@ impl<'a> Trainer<'a> {
     }
 }
 
+/// Holds every example to the model's tables.
+fn check_examples(
+    objective: &dyn Objective,
+    parameters: &Parameters,
+    examples: &[Example],
+) -> Result<(), TrainError> {
+    for example in examples {
+        let checked = objective.check_example(parameters, example);
+        checked.map_err(|reason| TrainError::Example {
+            row: example.source.to_string(),
+            reason,
+        })?;
+    }
+    Ok(())
+}
+
 /// What an evaluation means for the run.
 #[derive(Clone, Copy, Debug, Default)]
 struct Verdict {
@@ -495,7 +565,6 @@ fn patience(config: &TrainConfig) -> EarlyStoppingConfig {
     EarlyStoppingConfig {
         patience: config.early_stopping.unwrap_or(u32::MAX),
         min_delta: config.early_stopping_min_delta,
-        goal: Goal::Minimize,
     }
 }
 

@@ -117,6 +117,14 @@ pub enum WeightError {
         /// The shape found.
         found: Vec<usize>,
     },
+    /// A tensor that a source computes and could not.
+    #[error("tensor {name}: {reason}")]
+    Source {
+        /// The tensor.
+        name: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// Bytes that do not fill the shape.
     #[error("tensor {name}: {dtype} of shape {shape:?} takes {expected} bytes, found {found}")]
     TensorLength {

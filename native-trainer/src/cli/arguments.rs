@@ -13,7 +13,7 @@ pub(crate) struct DemoArguments {
     /// Where the runs, the adapters and the report go.
     #[arg(long, default_value = "runs/demo")]
     pub(crate) out: PathBuf,
-    /// Stop after writing the report instead of serving it on loopback.
+    /// Stop after writing the report instead of serving it on loopback, as --json does.
     #[arg(long)]
     pub(crate) no_serve: bool,
     /// Seeds adapter initialization and data order.
@@ -104,7 +104,7 @@ pub(crate) struct GenerateArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
     /// A prompt; may be given several times.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "data")]
     pub(crate) prompt: Vec<String>,
     /// Prompts from a data file.
     #[arg(long)]
@@ -122,7 +122,7 @@ pub(crate) struct GenerateArguments {
     #[arg(long)]
     pub(crate) system: Option<String>,
     /// Feed the prompt as it is, without the chat template.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "data")]
     pub(crate) raw: bool,
     #[command(flatten)]
     pub(crate) sampling: SamplingArguments,
@@ -245,9 +245,9 @@ pub(crate) struct PlanArguments {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  trainer inspect runs/demo/sentiment/adapter")]
 pub(crate) struct InspectArguments {
-    /// A base, an adapter, a checkpoint or a run.
+    /// The folder of a base, an adapter, a checkpoint or a run.
     pub(crate) path: PathBuf,
-    /// Write the adapter again here, unchanged in its tensors.
+    /// Write an adapter again here, unchanged in its tensors.
     #[arg(long)]
     pub(crate) resave: Option<PathBuf>,
 }

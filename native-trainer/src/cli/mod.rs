@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// QLoRA fine-tuning of Llama models from one config file, on CUDA, wgpu or a CPU.
+/// QLoRA fine-tuning of Llama models and BERT encoders from one config file, on CUDA, wgpu or a CPU.
 ///
 /// Start with `trainer demo`: no file and no network needed.
 #[derive(Debug, Parser)]
@@ -50,7 +50,7 @@ pub(crate) struct Cli {
     pub(crate) json: bool,
 }
 
-/// The commands of `cli.md`'s contract that exist.
+/// The commands, in the order that help lists them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Fine-tune the embedded base on two tasks and show before and after. No file, no network.

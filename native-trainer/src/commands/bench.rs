@@ -16,12 +16,16 @@ use qloom_core::quantization::Nf4Tensor;
 use qloom_core::train::{Accumulated, AdamW, Parameters, StepOptions, TrainConfig, accumulate};
 use serde_json::{Value, json};
 
-use super::Common;
+use super::{Common, UsageError};
 use crate::cli::BenchArguments;
 use crate::device::{self, ChosenDevice};
 
+/// Token ids of both models.
+const VOCABULARY: usize = 32_000;
+
 /// Runs one benchmark and prints one row per measurement.
 pub(super) fn run(common: &Common, arguments: BenchArguments) -> Result<()> {
+    check(&arguments)?;
     let chosen = device::choose(&common.device)?;
     let dtype = device::compute_type(&arguments.dtype, &chosen)?;
     let rows = match arguments.what.as_str() {
@@ -40,16 +44,38 @@ pub(super) fn run(common: &Common, arguments: BenchArguments) -> Result<()> {
     Ok(())
 }
 
+/// Ranges under which there is something to measure.
+fn check(arguments: &BenchArguments) -> Result<()> {
+    const LONGEST: usize = 1 << 16;
+    let decodes = arguments.what == "decode";
+    // Decoding is prompted with distinct ids from 3 on; a trained sequence needs a next token.
+    let (shortest, longest) = match decodes {
+        true => (1, VOCABULARY - 3),
+        false => (2, LONGEST),
+    };
+    for (flag, value, least, most) in [
+        ("--batch", arguments.batch, 1, LONGEST),
+        ("--seq", arguments.seq, shortest, longest),
+        ("--steps", arguments.steps, 1, LONGEST),
+    ] {
+        if !(least..=most).contains(&value) {
+            let message = format!("{flag} {value}: expected {least} to {most}");
+            return Err(UsageError::new(message).into());
+        }
+    }
+    Ok(())
+}
+
 /// Sizes of a published model.
 fn dimensions(name: &str, positions: usize) -> Result<LlamaConfig> {
     let json = match name {
         "stories15m" => json!({
             "hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6,
-            "num_key_value_heads": 6, "vocab_size": 32000, "tie_word_embeddings": true,
+            "num_key_value_heads": 6, "vocab_size": VOCABULARY, "tie_word_embeddings": true,
         }),
         _ => json!({
             "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32,
-            "num_key_value_heads": 4, "vocab_size": 32000, "tie_word_embeddings": false,
+            "num_key_value_heads": 4, "vocab_size": VOCABULARY, "tie_word_embeddings": false,
         }),
     };
     let mut json = json;

@@ -13,6 +13,7 @@ use super::generate::sampling;
 use crate::base::{BaseFiles, check_vocabulary};
 use crate::cli::ChatArguments;
 use crate::device;
+use crate::report::table;
 use crate::session::load_adapter;
 
 const HELP: &str = "/adapter NAME  answer with an adapter    /base  answer with the base\n\
@@ -41,7 +42,7 @@ pub(super) fn run(common: &Common, arguments: ChatArguments) -> Result<()> {
     let mut models = vec![("base".to_owned(), model.clone())];
     for folder in &arguments.adapter {
         models.push((
-            adapter_name(folder),
+            free_name(adapter_name(folder), &models),
             model.with(&load_adapter(folder, &base, &model)?),
         ));
     }
@@ -89,6 +90,14 @@ pub(super) fn adapter_name(folder: &std::path::Path) -> String {
         || "adapter".to_owned(),
         |name| name.to_string_lossy().into_owned(),
     )
+}
+
+/// `name`, numbered where a model is called so already.
+fn free_name<M>(name: String, models: &[(String, M)]) -> String {
+    let taken = |name: &str| models.iter().any(|(known, _)| known == name);
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.clone()).chain(numbered);
+    names.find(|name| !taken(name)).unwrap_or(name)
 }
 
 impl Chat {
@@ -162,6 +171,7 @@ impl Chat {
         let stdout = std::io::stdout();
         let answers = block_on(generator.generate(&[ids], 0, |_, piece| {
             let mut out = stdout.lock();
+            let piece = table::for_terminal(piece);
             let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
         }))?;
         println!();
@@ -170,5 +180,21 @@ impl Chat {
             .next()
             .map(|a| a.text)
             .unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_of_one_name_are_numbered() {
+        let mut models = vec![("base".to_owned(), ())];
+        for _ in 0..3 {
+            models.push((free_name("a".to_owned(), &models), ()));
+        }
+        let names: Vec<&str> = models.iter().map(|(name, ())| name.as_str()).collect();
+        assert_eq!(names, ["base", "a", "a-2", "a-3"]);
     }
 }

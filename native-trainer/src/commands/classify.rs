@@ -19,8 +19,8 @@ use crate::cli::{GenerateArguments, ProbeArguments};
 use crate::device::{self, ChosenDevice};
 use crate::files::{atomic, read};
 use crate::session::{
-    ClassifierScores, Data, beginning, class_losses, class_probabilities, classifier_board,
-    describe_class, load_classifier, read_adapter, read_one,
+    ClassifierScores, Data, beginning, check_class_metrics, class_losses, class_probabilities,
+    classifier_board, describe_class, load_classifier, read_adapter, read_one,
 };
 
 /// Scores base and adapter on the same held-out examples.
@@ -30,6 +30,7 @@ pub(super) fn eval(
     base: &BaseFiles,
     bert: &BertConfig,
 ) -> Result<()> {
+    check_class_metrics(&task.config.eval)?;
     let config = &mut task.config;
     let chosen = device::choose(&common.device)?;
     let dtype = device::compute_type(&config.model.compute, &chosen)?;
@@ -61,10 +62,7 @@ pub(super) fn eval(
         bert.max_position_embeddings,
         DataTask::SequenceClassification,
     )?;
-    let examples = match data.eval.is_empty() {
-        true => &data.train,
-        false => &data.eval,
-    };
+    let (title, examples) = task.examples(&data)?;
     let score = |model: &BertClassifier| -> Result<ClassifierScores> {
         let classes = model.head.num_labels().unwrap_or(0);
         ensure!(
@@ -73,7 +71,7 @@ pub(super) fn eval(
             data.labels
         );
         let losses = class_losses(model, examples, &tokenizer, task.batch_size)?;
-        ClassifierScores::new(losses, &data.labels)
+        ClassifierScores::new(losses, &data.labels, &task.config.eval)
     };
     // A run's own base is where it began, an untrained head included; any other needs a head of its own.
     let config = &task.config;
@@ -95,13 +93,7 @@ pub(super) fn eval(
     };
     let before = before.as_ref().map(score).transpose()?;
     let after = adapted.as_ref().map(score).transpose()?;
-    let board = classifier_board(
-        "held-out",
-        examples,
-        &tokenizer,
-        before.as_ref(),
-        after.as_ref(),
-    )?;
+    let board = classifier_board(title, examples, &tokenizer, before.as_ref(), after.as_ref())?;
     task.show(common, &board, &data)
 }
 

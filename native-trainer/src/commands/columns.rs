@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::UsageError;
+use super::{Common, UsageError};
 use crate::cli::ColumnsArguments;
 use crate::files::{atomic, read_text};
 
 /// Pairs the files' lines into rows.
-pub(super) fn run(arguments: ColumnsArguments) -> Result<()> {
+pub(super) fn run(common: &Common, arguments: ColumnsArguments) -> Result<()> {
     let mut columns = Vec::with_capacity(arguments.columns.len());
     for item in &arguments.columns {
         let (name, file) = item
@@ -24,7 +24,10 @@ pub(super) fn run(arguments: ColumnsArguments) -> Result<()> {
         columns.push((name, Path::new(file)));
     }
     let rows = pair(&columns, &arguments.out)?;
-    println!("{rows} rows in {}", arguments.out.display());
+    match common.json {
+        true => println!("{}", json!({ "out": arguments.out, "rows": rows })),
+        false => println!("{rows} rows in {}", arguments.out.display()),
+    }
     Ok(())
 }
 

@@ -7,11 +7,8 @@ use crate::cli::Cli;
 
 /// Prints the completion script for `shell`.
 pub(super) fn run(shell: clap_complete::Shell) -> Result<()> {
-    clap_complete::generate(
-        shell,
-        &mut Cli::command(),
-        "trainer",
-        &mut std::io::stdout(),
-    );
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut script);
+    print!("{}", String::from_utf8_lossy(&script));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `trainer quantize` and `trainer dequantize`: a base rewritten tensor by tensor.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +14,7 @@ use super::Common;
 use crate::base::BaseFiles;
 use crate::cli::{DequantizeArguments, QuantizeArguments};
 use crate::files::atomic;
+use crate::progress::interrupt::Interrupt;
 use crate::progress::{Mode, task};
 use crate::report::numbers;
 
@@ -79,7 +80,28 @@ pub(super) fn dequantize(common: &Common, arguments: DequantizeArguments) -> Res
     )
 }
 
-type Sink = BufWriter<File>;
+type Sink = BufWriter<Stoppable>;
+
+/// A file that takes no more once the user pressed Ctrl-C, so that what was begun is removed like after any failure.
+#[derive(Debug)]
+struct Stoppable {
+    file: File,
+    interrupt: Interrupt,
+}
+
+impl Write for Stoppable {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.interrupt.requested() {
+            // Not `ErrorKind::Interrupted`, which asks for another try.
+            true => Err(io::Error::other("interrupted; nothing was kept")),
+            false => self.file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
 
 fn rewrite(
     common: &Common,
@@ -97,13 +119,20 @@ fn rewrite(
         "{} exists already; choose a new folder for --out",
         out.display()
     );
+    for left in atomic::leftovers(out) {
+        eprintln!(
+            "note: {} was left by a command that was killed; delete it unless one is running",
+            left.display()
+        );
+    }
     let files = BaseFiles::open(base)?;
+    let interrupt = Interrupt::install_saying("stopping; press Ctrl-C again to stop at once")?;
     let mut report = None;
     atomic::replace_folder(out, |folder| {
         let path = folder.join("model.safetensors");
-        let sink = BufWriter::new(
-            File::create(&path).with_context(|| format!("cannot create {}", path.display()))?,
-        );
+        let file =
+            File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let sink = BufWriter::new(Stoppable { file, interrupt });
         let mut bar: Option<task::Task> = None;
         let (mut sink, done) = convert(&files, sink, &mut |done, total| {
             bar.get_or_insert_with(|| {
@@ -139,8 +168,11 @@ fn rewrite(
     Ok(())
 }
 
-/// Copies the small files of a base that lies in a folder.
+/// Writes the small files that travel with a base: copies those of its folder, or the embedded base's own.
 pub(super) fn copy_companions(files: &BaseFiles, folder: &Path) -> Result<()> {
+    for (name, bytes) in files.embedded_companions() {
+        atomic::write_file(&folder.join(name), bytes)?;
+    }
     let Some(source) = files.path() else {
         return Ok(());
     };

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
@@ -12,7 +12,7 @@ use super::Common;
 use crate::cli::DemoArguments;
 use crate::config::{self, RunConfig};
 use crate::corpus::{self, Split};
-use crate::files::atomic;
+use crate::files::{atomic, explain, listing, run_dir};
 use crate::report::html::Page;
 use crate::report::scores::TaskScores;
 use crate::report::{numbers, table};
@@ -51,7 +51,9 @@ const SITE: &str = "site";
 pub(super) fn run(common: &Common, arguments: DemoArguments) -> Result<()> {
     let began = Instant::now();
     let out = &arguments.out;
-    forget(out);
+    std::fs::create_dir_all(out).map_err(|e| explain(e, "create the folder", out))?;
+    let _lock = run_dir::lock(out, "--out DIR")?;
+    forget(out)?;
     let mut results = Vec::new();
     for task in &TASKS {
         eprintln!("== {} ==", task.name);
@@ -83,7 +85,8 @@ pub(super) fn run(common: &Common, arguments: DemoArguments) -> Result<()> {
             results[0].1.artifact.display()
         );
     }
-    if arguments.no_serve {
+    // A program that asked for JSON waits for the end of it.
+    if arguments.no_serve || common.json {
         return Ok(());
     }
     // Port 0: the demo must not fail because something else has the usual port.
@@ -127,15 +130,53 @@ fn site(page: &Path, out: &Path, results: &[(&str, RunResult)]) -> Result<PathBu
     Ok(site)
 }
 
-/// Removes what an earlier demo left; anything else in the folder stays, and is refused where it is in the way.
-fn forget(out: &Path) {
-    for task in &TASKS {
-        let _ = std::fs::remove_dir_all(out.join(task.name));
+/// Removes the runs an earlier demo left here. Anything else stays, and is refused where it is in the way.
+fn forget(out: &Path) -> Result<()> {
+    let runs = TASKS.map(|task| out.join(task.name));
+    let there: Vec<&PathBuf> = runs.iter().filter(|run| occupied(run)).collect();
+    if let Some(foreign) = there.iter().find(|run| !is_ours(run)) {
+        bail!(
+            "{} is not a run of the demo and would be in its way (it holds {}): choose another folder with --out DIR",
+            foreign.display(),
+            listing(foreign, 8)
+        );
     }
     let _ = std::fs::remove_dir_all(out.join(SITE));
     for file in ["metrics.json", REPORT] {
         let _ = std::fs::remove_file(out.join(file));
     }
+    // Locked together before anything goes, so that no other trainer loses what it is writing.
+    let locks = there
+        .iter()
+        .map(|run| run_dir::lock(run, "--out DIR"))
+        .collect::<Result<Vec<_>>>()?;
+    for run in there {
+        std::fs::remove_dir_all(run).map_err(|e| explain(e, "remove", run))?;
+    }
+    drop(locks);
+    Ok(())
+}
+
+/// Whether something is there; a folder with nothing but a lock is as good as none.
+fn occupied(path: &Path) -> bool {
+    match std::fs::read_dir(path) {
+        Ok(entries) => entries.flatten().any(|entry| entry.file_name() != ".lock"),
+        Err(_) => path.exists(),
+    }
+}
+
+/// Whether `run` is a folder whose configuration says that the demo wrote it there.
+fn is_ours(run: &Path) -> bool {
+    let text = std::fs::read_to_string(run.join("config.toml")).unwrap_or_default();
+    let Ok(config) = config::parse(&text, "config.toml", &[]) else {
+        return false;
+    };
+    let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    };
+    let link = std::fs::symlink_metadata(run).is_ok_and(|m| m.is_symlink());
+    !link && same(Path::new(&config.output.dir), run)
 }
 
 /// Writes the task's data and returns its configuration.
@@ -223,12 +264,13 @@ fn page_of(results: &[(&str, RunResult)], seconds: f64) -> Page {
                 numbers::count(result.summary.trained_values as u64)
             ),
         ));
-        facts.push(fact(&format!("{name} adapter"), relative(&result.artifact)));
+        let adapter = result.artifact.display().to_string();
+        facts.push(fact(&format!("{name} adapter"), adapter));
     }
     Page {
         title: "Qloom demo: before and after".to_owned(),
         lead: "A tiny Llama in 4 bits, fine-tuned with QLoRA on two tasks. Scores are on held-out texts no sentence of \
-               which was trained on; intervals are 95 % bootstrap intervals."
+               which was trained on; intervals are bootstrap intervals over examples."
             .to_owned(),
         scores: scores(results),
         curves: results.iter().map(|(name, r)| ((*name).to_owned(), r.curve.clone())).collect(),
@@ -238,13 +280,53 @@ fn page_of(results: &[(&str, RunResult)], seconds: f64) -> Page {
     }
 }
 
-fn relative(path: &Path) -> String {
-    path.display().to_string()
-}
-
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 mod tests {
     use super::*;
+
+    /// A folder `sentiment` in `out` whose configuration names `dir`.
+    fn run_in(out: &Path, dir: &Path) -> PathBuf {
+        let run = out.join("sentiment");
+        std::fs::create_dir_all(&run).unwrap();
+        let mut config = RunConfig::default();
+        config.output.dir = dir.display().to_string();
+        let text = toml::to_string_pretty(&config).unwrap();
+        std::fs::write(run.join("config.toml"), text).unwrap();
+        run
+    }
+
+    #[test]
+    fn only_the_demo_s_own_runs_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = run_in(dir.path(), &dir.path().join("sentiment"));
+        forget(dir.path()).unwrap();
+        assert!(!run.exists());
+
+        std::fs::create_dir(&run).unwrap();
+        std::fs::write(run.join("thesis.tex"), "x").unwrap();
+        let text = forget(dir.path()).unwrap_err().to_string();
+        assert!(
+            text.contains("thesis.tex") && text.contains("--out"),
+            "{text}"
+        );
+        assert!(run.join("thesis.tex").is_file());
+
+        // Another run that happens to lie there names another folder.
+        run_in(dir.path(), dir.path());
+        assert!(forget(dir.path()).is_err());
+        assert!(run.join("thesis.tex").is_file());
+    }
+
+    #[test]
+    fn a_run_that_is_being_written_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = run_in(dir.path(), &dir.path().join("sentiment"));
+        let _lock = run_dir::lock(&run, "--out DIR").unwrap();
+        let text = forget(dir.path()).unwrap_err().to_string();
+        assert!(text.contains("another trainer"), "{text}");
+        assert!(run.join("config.toml").is_file());
+    }
 
     #[test]
     fn recipes_are_valid_configurations() {

@@ -1,10 +1,11 @@
 //! `trainer eval`.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use burn::tensor::DType;
-use qloom_core::data::{Format, class_names};
+use qloom_core::data::{DataConfig, Example, Format, class_names};
 use qloom_core::models::Architecture;
 use serde_json::{Map, Value};
 
@@ -13,6 +14,7 @@ use crate::base::{BaseFiles, check_vocabulary};
 use crate::cli::EvalArguments;
 use crate::config::{self, ModelConfig, RunConfig};
 use crate::device::{self, ChosenDevice};
+use crate::files::run_dir;
 use crate::report::board::Board;
 use crate::report::table;
 use crate::session::{
@@ -30,8 +32,12 @@ pub(super) struct Task {
     pub(super) run: Option<PathBuf>,
     /// Examples per batch.
     pub(super) batch_size: usize,
+    /// Whether the examples are those of `--data`, not what a run holds out.
+    given: bool,
     /// Where files go, where the user says.
     out: Option<PathBuf>,
+    /// Of the run whose scores are written: another trainer may be writing them too.
+    _lock: Option<File>,
 }
 
 /// What is held against the base.
@@ -46,11 +52,19 @@ pub(super) enum Subject {
 
 impl Subject {
     /// What the run in `folder` made.
-    fn of_run(folder: &Path) -> Self {
+    ///
+    /// # Errors
+    /// The run made nothing yet; its folder is never looked for elsewhere.
+    fn of_run(folder: &Path) -> Result<Self> {
         let [adapter, model, base] = [ADAPTER, MODEL, RESIDUAL_BASE].map(|name| folder.join(name));
-        match model.is_dir() && !adapter.is_dir() {
-            true => Self::Model(model),
-            false => Self::Adapter(adapter, base.is_dir().then_some(base)),
+        match (adapter.is_dir(), model.is_dir()) {
+            (true, _) => Ok(Self::Adapter(adapter, base.is_dir().then_some(base))),
+            (false, true) => Ok(Self::Model(model)),
+            (false, false) => bail!(
+                "the run {} has no {ADAPTER}/ and no {MODEL}/: train it first, name its folder with --set output.dir=DIR, or \
+                 give an adapter with --adapter",
+                folder.display()
+            ),
         }
     }
 
@@ -101,9 +115,21 @@ impl Task {
         show(common, board, folder)
     }
 
+    /// What is to be scored, and what to call it.
+    pub(super) fn examples<'a>(&self, data: &'a Data) -> Result<(&'static str, &'a [Example])> {
+        match (self.given, data.eval.is_empty()) {
+            (true, _) => Ok(("the given data", &data.train[..])),
+            (false, false) => Ok(("held-out", &data.eval[..])),
+            (false, true) => Err(UsageError::new(
+                "nothing is held out: set data.eval or data.split, or give the examples with --data",
+            )
+            .into()),
+        }
+    }
+
     /// The run's folder, its `metrics.json` brought up to date; none where the scores are not the run's own.
     fn refreshed<'a>(&self, run: &'a Path, board: &Board, data: &Data) -> Result<Option<&'a Path>> {
-        let held_out = !data.eval.is_empty();
+        let held_out = !self.given && !data.eval.is_empty();
         if held_out && refresh(run, &board.json, &data.hash(), &self.config.model)? {
             return Ok(Some(run));
         }
@@ -116,8 +142,8 @@ impl Task {
 }
 
 /// Writes the files where there is a folder for them, and prints the result.
-pub(super) fn show(common: &Common, board: &Board, out: Option<&Path>) -> Result<()> {
-    if let Some(folder) = out {
+pub(super) fn show(common: &Common, board: &Board, folder: Option<&Path>) -> Result<()> {
+    if let Some(folder) = folder {
         board.write(folder)?;
         eprintln!(
             "scores of {} examples in {}",
@@ -146,11 +172,7 @@ pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
     let tokenizer = base.tokenizer_for(&config.data)?;
     check_vocabulary(&tokenizer, &llama, &base.name)?;
     let data = Data::load(&config.data, &tokenizer, llama.max_position_embeddings)?;
-    let examples = if data.eval.is_empty() {
-        &data.train
-    } else {
-        &data.eval
-    };
+    let (title, examples) = task.examples(&data)?;
     let model = base.load(
         &chosen,
         &config.model.quantization,
@@ -176,7 +198,7 @@ pub(super) fn run(common: &Common, arguments: EvalArguments) -> Result<()> {
     let adapted = subject
         .map(|model| scoring.score(&model, "adapted"))
         .transpose()?;
-    let board = scoring.board("held-out", &base_scores, adapted.as_ref())?;
+    let board = scoring.board(title, &base_scores, adapted.as_ref())?;
     task.show(common, &board, &data)
 }
 
@@ -189,17 +211,22 @@ fn resolve(arguments: EvalArguments) -> Result<Task> {
             let mut config = config::load(path, &arguments.set)?;
             let folder = PathBuf::from(&config.output.dir);
             let own = given.is_none() && arguments.model.base.is_none();
-            if let Some(base) = &arguments.model.base {
-                config.model.base.clone_from(base);
-            }
+            override_model_and_data(&arguments, &mut config)?;
+            let subject = match given {
+                Some(adapter) => Subject::Adapter(adapter, None),
+                None => Subject::of_run(&folder)?,
+            };
+            let run = (own && folder.is_dir()).then(|| folder.clone());
+            let written = run.as_ref().filter(|_| out.is_none());
             Task {
                 config,
-                run: (own && folder.is_dir()).then(|| folder.clone()),
-                subject: match given {
-                    Some(adapter) => Subject::Adapter(adapter, None),
-                    None => Subject::of_run(&folder),
-                },
+                _lock: written
+                    .map(|run| run_dir::lock(run, "--out DIR"))
+                    .transpose()?,
+                run,
+                subject,
                 batch_size,
+                given: arguments.data.is_some(),
                 out,
             }
         }
@@ -208,7 +235,9 @@ fn resolve(arguments: EvalArguments) -> Result<Task> {
             run: None,
             subject: given.map_or(Subject::Base, |a| Subject::Adapter(a, None)),
             batch_size,
+            given: true,
             out,
+            _lock: None,
         },
     };
     override_eval(&arguments, &mut task.config)?;
@@ -217,22 +246,51 @@ fn resolve(arguments: EvalArguments) -> Result<Task> {
 
 /// What flags alone say.
 fn unconfigured(arguments: &EvalArguments) -> Result<RunConfig> {
-    let data = arguments.data.as_ref().ok_or_else(|| {
-        UsageError::new("trainer eval needs a run's configuration, or --data with the examples to score (see trainer eval --help)")
-    })?;
+    if arguments.data.is_none() {
+        return Err(UsageError::new("trainer eval needs a run's configuration, or --data with the examples to score (see trainer eval --help)").into());
+    }
     let mut config = config::parse("", "--set", &arguments.set)?;
-    config.model.base = arguments.model.base.clone().unwrap_or_default();
-    config
-        .model
-        .quantization
-        .clone_from(&arguments.model.quantization);
-    config.model.compute.clone_from(&arguments.model.compute);
-    config.data.train = vec![data.display().to_string()];
+    let set = |key: &str| {
+        let keys = arguments.set.iter().filter_map(|item| item.split_once('='));
+        keys.map(|(key, _)| key.trim()).any(|found| found == key)
+    };
+    // Without a run, the base is kept as it is stored.
+    if !set("model.quantization") {
+        config.model.quantization = "auto".to_owned();
+    }
+    override_model_and_data(arguments, &mut config)?;
+    Ok(config)
+}
+
+/// What flags say about the base and the data wins over the configuration.
+fn override_model_and_data(arguments: &EvalArguments, config: &mut RunConfig) -> Result<()> {
+    let given = &arguments.model;
+    if let Some(base) = &given.base {
+        config.model.base.clone_from(base);
+    }
+    // `auto` is what these flags say when they are absent.
+    if given.quantization != "auto" {
+        config.model.quantization.clone_from(&given.quantization);
+    }
+    if given.compute != "auto" {
+        config.model.compute.clone_from(&given.compute);
+    }
     config.data.max_length = arguments.max_length.or(config.data.max_length);
+    if let Some(data) = &arguments.data {
+        config.data.train = vec![data.display().to_string()];
+        config.data.eval = Vec::new();
+        config.data.split = DataConfig::default().split;
+    }
     if let Some(format) = &arguments.format {
+        if arguments.data.is_none() {
+            return Err(UsageError::new(
+                "--format is that of --data, which is missing; --set data.format=... is the run's",
+            )
+            .into());
+        }
         config.data.format = Some(parse_format(format)?);
     }
-    Ok(config)
+    Ok(())
 }
 
 /// What flags say about scoring wins over the configuration.

@@ -117,13 +117,21 @@ pub(super) fn run(common: &Common, arguments: GenerateArguments) -> Result<()> {
         println!("{}", table::samples(&samples, table::Look::stdout()));
     } else if arguments.out.is_none() {
         let answers = base_answers.iter().chain(&adapted_answers).flatten();
-        answers.for_each(|answer| println!("{}", answer.text));
+        answers.for_each(|answer| println!("{}", table::for_terminal(&answer.text)));
     }
     Ok(())
 }
 
 /// Checked sampling settings from flags.
 pub(super) fn sampling(flags: &SamplingArguments) -> Result<SamplingConfig> {
+    const LONGEST: usize = 1 << 20;
+    if flags.max_new_tokens > LONGEST {
+        return Err(UsageError::new(format!(
+            "--max-new-tokens {}: expected at most {LONGEST}",
+            flags.max_new_tokens
+        ))
+        .into());
+    }
     let config = SamplingConfig {
         max_new_tokens: flags.max_new_tokens,
         temperature: flags.temperature,

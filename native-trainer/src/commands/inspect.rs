@@ -9,28 +9,37 @@ use qloom_core::models::bert::{BertConfig, Prefixed};
 use qloom_core::weights::{WeightSource, sha256_hex};
 use serde_json::{Value, json};
 
-use super::Common;
+use super::{Common, UsageError};
 use crate::base::BaseFiles;
 use crate::cli::InspectArguments;
 use crate::files::{atomic, listing, read};
-use crate::session::{labels_of, latest, read_adapter};
+use crate::session::{TENSORS, is_checkpoint, labels_of, latest, read_adapter, read_checkpoint};
 
 /// Prints facts about a base, an adapter, checkpoints or a run.
 pub(super) fn run(common: &Common, arguments: InspectArguments) -> Result<()> {
     let path = &arguments.path;
+    if arguments.resave.is_some() && !path.join("adapter_config.json").is_file() {
+        return Err(UsageError::new(format!(
+            "--resave writes an adapter again, and {} holds no adapter_config.json; name the adapter's folder",
+            path.display()
+        ))
+        .into());
+    }
     let facts = if path.join("adapter_config.json").is_file() {
         let facts = adapter(path)?;
         if let Some(out) = &arguments.resave {
             resave(path, out)?;
         }
         facts
+    } else if is_checkpoint(path) {
+        checkpoint(path)?
     } else if path.join("config.toml").is_file() {
         run_folder(path)?
     } else if path.join("config.json").is_file() {
         base(path)?
     } else {
         bail!(
-            "{}: no base, adapter or run; it holds {}",
+            "{}: no base, adapter, checkpoint or run; it holds {}",
             path.display(),
             listing(path, 12)
         );
@@ -176,6 +185,18 @@ fn encoder(files: &BaseFiles, config: &BertConfig) -> Result<Value> {
         "quantized": files.is_quantized()?,
         "target_modules": qloom_core::adapters::valid_targets(&config.linear_modules()),
         "fingerprint": files.fingerprint()?,
+    }))
+}
+
+fn checkpoint(path: &Path) -> Result<Value> {
+    let checkpoint = read_checkpoint(path)?;
+    let state = &checkpoint.state;
+    Ok(json!({
+        "kind": "checkpoint",
+        "step": state.step,
+        "target_tokens": state.tokens,
+        "trained_tensors": state.parameters.len(),
+        "bytes": std::fs::metadata(path.join(TENSORS))?.len(),
     }))
 }
 

@@ -30,6 +30,7 @@ mod train;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 
@@ -76,12 +77,12 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Check(arguments) => check::run(&common, arguments),
         Command::Sweep(arguments) => sweep::run(&common, arguments),
         Command::Recipe(arguments) => recipe::run(&common, arguments),
-        Command::Columns(arguments) => columns::run(arguments),
+        Command::Columns(arguments) => columns::run(&common, arguments),
         Command::Plan(arguments) => plan::run(&common, arguments),
         Command::Inspect(arguments) => inspect::run(&common, arguments),
         Command::Probe(arguments) => probe::run(&common, arguments),
         Command::Pretrain(arguments) => pretrain::run(&common, arguments),
-        Command::Corpus(arguments) => corpus::run(arguments),
+        Command::Corpus(arguments) => corpus::run(&common, arguments),
         Command::Judge(arguments) => judge::run(&common, arguments),
         Command::Publish(arguments) => publish::run(&common, arguments),
         Command::Serve(arguments) => serve::run(&common, &arguments),
@@ -108,8 +109,9 @@ pub(crate) fn guard(work: impl FnOnce() -> Result<()>) -> ExitCode {
             eprintln!("error: {}", chain(&error));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
-        Err(message) => {
-            eprintln!("error: {}", explain_panic(&message));
+        Err(panicked) if is_closed_stdout(&panicked.message) => ExitCode::SUCCESS,
+        Err(panicked) => {
+            eprintln!("error: {}", explain_panic(&panicked));
             ExitCode::from(1)
         }
     }
@@ -120,16 +122,37 @@ pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
     caught(work).ok()
 }
 
-fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// What is known of a panic.
+struct Panicked {
+    message: String,
+    /// File, line and column.
+    place: String,
+}
+
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    let place = Arc::new(Mutex::new(String::new()));
+    let seen = Arc::clone(&place);
     let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(move |info| {
+        if let (Some(location), Ok(mut place)) = (info.location(), seen.lock()) {
+            *place = location.to_string();
+        }
+    }));
     let result = catch_unwind(AssertUnwindSafe(work));
     std::panic::set_hook(hook);
     result.map_err(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
-        text.or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-            .unwrap_or_default()
+        let message = text
+            .or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_default();
+        let place = place.lock().map(|p| p.clone()).unwrap_or_default();
+        Panicked { message, place }
     })
+}
+
+/// Whether that is what `println!` says where the reader of stdout went away, as `head` does.
+fn is_closed_stdout(message: &str) -> bool {
+    message.starts_with("failed printing to stdout") && message.contains("Broken pipe")
 }
 
 /// The error and its causes, each once.
@@ -144,7 +167,7 @@ fn chain(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
-fn explain_panic(message: &str) -> String {
+fn explain_panic(Panicked { message, place }: &Panicked) -> String {
     let lower = message.to_lowercase();
     if [
         "out of memory",
@@ -160,5 +183,27 @@ fn explain_panic(message: &str) -> String {
              train.batch_size or data.max_length, set train.recompute = \"on\", or use --device cpu"
         );
     }
-    format!("internal error: {message}. Please report it with the command you ran")
+    format!("internal error at {place}: {message}. Please report it with the command you ran")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_explained_with_its_place() {
+        let place = format!("{}:{}", file!(), line!() + 1);
+        let panicked = caught::<()>(|| panic!("no row {}", 7)).unwrap_err();
+        let text = explain_panic(&panicked);
+        assert!(text.contains("no row 7") && text.contains(&place), "{text}");
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_error() {
+        assert!(is_closed_stdout(
+            "failed printing to stdout: Broken pipe (os error 32)"
+        ));
+        assert!(!is_closed_stdout("index out of bounds"));
+    }
 }

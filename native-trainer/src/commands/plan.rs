@@ -28,7 +28,8 @@ pub(super) fn run(common: &Common, arguments: PlanArguments) -> Result<()> {
         let json = serde_json::json!({
             "tokens_per_micro_batch": tokens, "method": config.lora.method.to_string(), "trained_values": trained,
             "result_bytes": 4 * trained, "step_flops": flops,
-            "cpu_f32": cpu, "cpu_f32_bytes": cpu.total(true), "gpu_16bit": gpu, "gpu_16bit_bytes": gpu.total(true),
+            "cpu_f32": cpu, "cpu_f32_bytes": cpu.total(true), "compute": if half { "16-bit" } else { "f32" },
+            "gpu": gpu, "gpu_bytes": gpu.total(true),
         });
         println!("{}", serde_json::to_string_pretty(&json)?);
         return Ok(());

@@ -48,6 +48,16 @@ pub(super) fn run(common: &Common, arguments: ProbeArguments) -> Result<()> {
         ))
         .into());
     }
+    let outside = |&&label: &&i32| {
+        label != IGNORE && !usize::try_from(label).is_ok_and(|l| l < config.vocab_size)
+    };
+    if let Some(label) = batch.labels.iter().find(outside) {
+        return Err(UsageError::new(format!(
+            "--labels: {label} is outside the vocabulary of {}; {IGNORE} marks what is not trained",
+            config.vocab_size
+        ))
+        .into());
+    }
     let model = base.load_for(
         &chosen,
         &arguments.model.quantization,
@@ -158,6 +168,16 @@ fn batch(ids: &[Vec<i64>], labels: Option<&[Vec<i64>]>) -> Result<Batch> {
     );
     let flat = |rows: &[Vec<i64>]| rows.iter().flatten().copied().collect::<Vec<i64>>();
     let ids = flat(ids);
+    let labels = flat(labels);
+    let wide = |&&value: &&i64| i32::try_from(value).is_err();
+    for (flag, values) in [("--ids", &ids), ("--labels", &labels)] {
+        if let Some(value) = values.iter().find(wide) {
+            return Err(UsageError::new(format!(
+                "{flag}: {value} is no token id of any vocabulary"
+            ))
+            .into());
+        }
+    }
     for row in ids.chunks(width) {
         let end = row.iter().position(|&id| id < 0).unwrap_or(width);
         ensure!(
@@ -172,7 +192,7 @@ fn batch(ids: &[Vec<i64>], labels: Option<&[Vec<i64>]>) -> Result<Batch> {
             .iter()
             .map(|&id| if id == PADDING { 0 } else { id as u32 })
             .collect(),
-        labels: flat(labels).into_iter().map(|label| label as i32).collect(),
+        labels: labels.into_iter().map(|label| label as i32).collect(),
         token_type_ids: Vec::new(),
         position_ids: (0..rows).flat_map(|_| 0..width as u32).collect(),
         segment_ids: ids.iter().map(|&id| u32::from(id != PADDING)).collect(),

@@ -18,7 +18,11 @@ pub(super) fn run(common: &Common, arguments: RecipeArguments) -> Result<()> {
     match arguments.action {
         RecipeAction::List => list_all(common),
         RecipeAction::Show { name } => {
-            print!("{}", text(&name)?.1);
+            let (name, recipe) = text(&name)?;
+            match common.json {
+                true => println!("{}", json!({ "name": name, "recipe": recipe })),
+                false => print!("{recipe}"),
+            }
             Ok(())
         }
         RecipeAction::Run(arguments) => follow_one(common, arguments),
@@ -91,7 +95,10 @@ fn follow_one(common: &Common, arguments: RecipeRunArguments) -> Result<()> {
 
 fn show(common: &Common, kitchen: &Kitchen) -> Result<()> {
     if kitchen.order.prepare {
-        println!("prepared and checked: {}", kitchen.file.display());
+        match common.json {
+            true => println!("{}", json!({ "prepared": kitchen.file })),
+            false => println!("prepared and checked: {}", kitchen.file.display()),
+        }
         return Ok(());
     }
     if common.json {

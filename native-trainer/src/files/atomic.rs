@@ -5,9 +5,12 @@
 //! is built as `NAME.tmp-RANDOM` beside its final place and swapped in: the old one moves to `NAME.old-XXXXXX`,
 //! the new one takes its name, the old one is deleted. A crash between the two renames leaves only the `.old-`
 //! folder, which [`recover`] puts back; every other leftover is garbage that [`recover`] removes.
+//!
+//! A link stays a link: what it points to is replaced. What is no regular file (a device, a pipe) is written to as it
+//! is, never replaced.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -33,6 +36,14 @@ pub(crate) fn write_file_with(
     path: &Path,
     fill: impl FnOnce(&mut File) -> std::io::Result<()>,
 ) -> Result<()> {
+    let target = behind_links(path)?;
+    let path = target.as_path();
+    if is_special(path) {
+        let written = OpenOptions::new().write(true).open(path);
+        return written
+            .and_then(|mut stream| fill(&mut stream))
+            .map_err(|e| explain(e, "write", path));
+    }
     let (folder, name) = split(path)?;
     let mut builder = Builder::new();
     let prefix = format!("{name}{BUILDING}");
@@ -56,6 +67,26 @@ pub(crate) fn write_file_with(
     Ok(())
 }
 
+/// What is to be written where `path` is asked for: the end of its links, or `path` itself.
+fn behind_links(path: &Path) -> Result<PathBuf> {
+    let link = fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_symlink());
+    if !link {
+        return Ok(path.to_path_buf());
+    }
+    fs::canonicalize(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow::anyhow!(
+            "{} is a link to something that does not exist: remove the link, or make what it points to",
+            path.display()
+        ),
+        _ => explain(error, "follow the link", path),
+    })
+}
+
+/// Whether `path` is there and is neither a regular file nor a folder.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir())
+}
+
 /// Replaces the folder `target` by one that `fill` builds, atomically.
 ///
 /// `fill` gets an empty folder beside `target`; when it fails, that folder is removed and `target` is untouched.
@@ -63,8 +94,10 @@ pub(crate) fn write_file_with(
 /// # Errors
 /// Those of `fill`, and I/O errors with their remedy. A `target` that is a file is refused.
 pub(crate) fn replace_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let behind = behind_links(target)?;
+    let target = behind.as_path();
     let (parent, name) = split(target)?;
-    if target.is_file() {
+    if target.exists() && !target.is_dir() {
         bail!(
             "{} is a file, but a folder of that name is to be written: move it away",
             target.display()
@@ -132,6 +165,22 @@ pub(crate) fn recover(folder: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(done)
+}
+
+/// Half-built folders of `target` that a killed command left beside it. They are only named: another command may be
+/// building one of them now.
+pub(crate) fn leftovers(target: &Path) -> Vec<PathBuf> {
+    let Ok((parent, name)) = split(target) else {
+        return Vec::new();
+    };
+    let ours = |path: &PathBuf| {
+        let found = path.file_name().and_then(|n| n.to_str());
+        found.and_then(|n| original_name(n, BUILDING)) == Some(name.as_str())
+    };
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|e| e.path()).filter(ours).collect();
+    found.sort();
+    found
 }
 
 /// `checkpoint-7.tmp-Ab12cD` -> `checkpoint-7`; none for names this module did not make.
@@ -210,6 +259,54 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_what_it_points_to_is_replaced() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        fs::write(&real, "old").unwrap();
+        symlink(&real, &link).unwrap();
+        write_file(&link, b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&real).unwrap(), b"new");
+
+        let (folder, alias) = (dir.path().join("folder"), dir.path().join("alias"));
+        fs::create_dir(&folder).unwrap();
+        symlink(&folder, &alias).unwrap();
+        replace_folder(&alias, |new| write_file(&new.join("x"), b"1")).unwrap();
+        assert!(fs::symlink_metadata(&alias).unwrap().is_symlink());
+        assert!(folder.join("x").is_file());
+
+        let dangling = dir.path().join("dangling");
+        symlink(dir.path().join("none"), &dangling).unwrap();
+        let text = format!("{:#}", write_file(&dangling, b"x").unwrap_err());
+        assert!(text.contains("does not exist"), "{text}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_regular_file_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("socket");
+        let _open = std::os::unix::net::UnixListener::bind(&place).unwrap();
+        assert!(is_special(&place) && !is_special(dir.path()));
+        // A socket cannot be opened; it must still be there afterwards.
+        assert!(write_file(&place, b"x").is_err());
+        assert!(replace_folder(&place, |_| Ok(())).is_err());
+        assert!(is_special(&place));
+    }
+
+    #[test]
+    fn leftovers_of_a_folder_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["out.tmp-abc123", "other.tmp-abc123", "out.tmp-notes"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let found = leftovers(&dir.path().join("out"));
+        assert_eq!(found, [dir.path().join("out.tmp-abc123")]);
     }
 
     #[test]

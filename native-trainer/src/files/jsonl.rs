@@ -69,12 +69,21 @@ impl JsonlWriter {
             .map_err(|e| explain(e, "append to", &self.path))
     }
 
-    /// Flushes to the disk; called with each checkpoint, so that a checkpoint never knows more than the log.
+    /// Flushes to the disk.
     pub(crate) fn sync(&mut self) -> Result<()> {
         self.file
             .sync_data()
             .map_err(|e| explain(e, "flush", &self.path))
     }
+}
+
+/// Flushes the log at `path`, which another handle writes, to the disk.
+pub(crate) fn sync(path: &Path) -> Result<()> {
+    OpenOptions::new()
+        .append(true)
+        .open(path)
+        .and_then(|file| file.sync_data())
+        .map_err(|e| explain(e, "flush", path))
 }
 
 /// Bytes of the leading rows whose `step` is at most `last_step`.

@@ -115,7 +115,7 @@ fn pick_subset<'a>(files: Vec<&'a String>, subset: Option<&str>) -> Result<Vec<&
         None if subsets.len() < 2 => return Ok(files),
         None if subsets.contains(&"default") => "default",
         None => bail!(
-            "it has the subsets {}: choose one with data.subset",
+            "it has the subsets {}: name one as hf:owner/name/FOLDER",
             subsets.join(", ")
         ),
     };
@@ -173,7 +173,7 @@ fn pick_split<'a>(files: Vec<&'a String>, split: Option<&str>) -> Result<Vec<&'a
         found.sort_unstable();
         found.dedup();
         bail!(
-            "it has no split {wanted}; its files suggest {}: set data.split",
+            "it has no split {wanted}; its files suggest {}: name a file or folder of it as hf:owner/name/PATH",
             found.join(", ")
         );
     }
@@ -287,7 +287,7 @@ mod tests {
         let held = ["de/train.jsonl", "en/train.jsonl", "en/test.jsonl"];
         let error = pick(&held, None, None, None).unwrap_err().to_string();
         assert!(
-            error.contains("de, en") && error.contains("data.subset"),
+            error.contains("de, en") && error.contains("hf:owner/name/FOLDER"),
             "{error}"
         );
         assert_eq!(

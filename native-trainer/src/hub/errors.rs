@@ -89,7 +89,7 @@ pub(crate) fn explain(
         (_, ApiError::MissingHeader(_) | ApiError::InvalidHeader(_)) => {
             "the server does not answer as a hub does: check HF_ENDPOINT".into()
         }
-        _ => "the hub cannot be reached: check the connection, proxy and HF_ENDPOINT; what was downloaded is kept, \
+        _ => "there is no folder of that name here, and the hub cannot be reached: check the spelling, the connection, proxy and HF_ENDPOINT; what was downloaded is kept, \
               and HF_HUB_OFFLINE=1 uses the cache only"
             .into(),
     };

@@ -1,6 +1,6 @@
 //! Ctrl-C: the first press lets the running step finish and save, the second stops at once.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context, Result};
@@ -12,6 +12,8 @@ pub(crate) const EXIT_CODE: i32 = 130;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt {
     presses: Arc<AtomicU32>,
+    /// Whether the next press ends the process.
+    at_once: Arc<AtomicBool>,
     /// What the first press says, instead of [`SAVING`].
     notice: Arc<Mutex<Option<&'static str>>>,
 }
@@ -34,6 +36,7 @@ impl Interrupt {
     /// The operating system refuses a handler.
     pub(crate) fn install_saying(notice: &'static str) -> Result<Self> {
         let interrupt = Self::installed()?;
+        interrupt.at_once.store(false, Ordering::SeqCst);
         interrupt.say(notice);
         Ok(interrupt)
     }
@@ -45,9 +48,9 @@ impl Interrupt {
         }
         let interrupt = Self::default();
         let seen = interrupt.clone();
-        ctrlc::set_handler(move || match seen.press() {
-            1 => eprintln!("\n{}", seen.notice()),
-            _ => std::process::exit(EXIT_CODE),
+        ctrlc::set_handler(move || match seen.ends_with_this_press() {
+            false => eprintln!("\n{}", seen.notice()),
+            true => std::process::exit(EXIT_CODE),
         })
         .context("cannot take over Ctrl-C")?;
         Ok(INSTALLED.get_or_init(|| interrupt).clone())
@@ -66,6 +69,16 @@ impl Interrupt {
     /// Whether to stop after the running step.
     pub(crate) fn requested(&self) -> bool {
         self.presses.load(Ordering::SeqCst) > 0
+    }
+
+    /// From here on the first press ends the process: what follows has nothing of its own to save.
+    pub(crate) fn end_at_once(&self) {
+        self.at_once.store(true, Ordering::SeqCst);
+    }
+
+    /// Counts a press; true where the process is to end.
+    fn ends_with_this_press(&self) -> bool {
+        self.press() > 1 || self.at_once.load(Ordering::SeqCst)
     }
 
     /// Counts a press, and says which it was.
@@ -96,6 +109,15 @@ mod tests {
         assert_eq!(interrupt.notice(), SAVING);
         interrupt.clone().say("stopping");
         assert_eq!(interrupt.notice(), "stopping");
+    }
+
+    #[test]
+    fn where_nothing_is_to_be_saved_the_first_press_ends() {
+        let interrupt = Interrupt::default();
+        assert!(!interrupt.clone().ends_with_this_press());
+        let scoring = Interrupt::default();
+        scoring.clone().end_at_once();
+        assert!(scoring.ends_with_this_press());
     }
 
     #[test]

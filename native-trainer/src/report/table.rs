@@ -149,8 +149,20 @@ fn new_table(look: Look) -> Table {
 
 /// Spells out control characters, so that generated text cannot move the cursor or recolour the terminal.
 pub(crate) fn visible(text: &str) -> String {
+    spelled_out(text.trim())
+}
+
+/// Text of a model as stdout takes it: as it is for a program, its control characters spelled out for a terminal.
+pub(crate) fn for_terminal(text: &str) -> String {
+    match std::io::stdout().is_terminal() {
+        true => spelled_out(text),
+        false => text.to_owned(),
+    }
+}
+
+fn spelled_out(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for c in text.trim().chars() {
+    for c in text.chars() {
         match c {
             '\n' => shown.push('\n'),
             '\t' => shown.push_str("    "),

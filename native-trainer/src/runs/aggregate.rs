@@ -157,7 +157,39 @@ fn grouped<'a>(records: &'a [Record], aside: &[&str]) -> Vec<(String, Vec<&'a Re
             None => groups.push((name, vec![record])),
         }
     }
+    for index in 0..groups.len() {
+        if let Some(name) = common_name(&groups[index].1, aside) {
+            // Two groups are never called the same.
+            if groups.iter().all(|(known, _)| *known != name) {
+                groups[index].0 = name;
+            }
+        }
+    }
     groups
+}
+
+/// What the members' names have in common once the labels of `aside` are taken off: `QLoRA` of `QLoRA-seed1` and
+/// `QLoRA-seed2`. None where they have names of their keys alone.
+fn common_name(members: &[&Record], aside: &[&str]) -> Option<String> {
+    let part = |key: &str, label: &str| match label.parse::<f64>() {
+        Ok(_) => format!("{}{label}", super::record::short(key)),
+        Err(_) => label.to_owned(),
+    };
+    let mut names = members.iter().map(|record| {
+        let (mut name, mut keys) = (record.name.clone(), Vec::new());
+        for (key, label) in &record.labels {
+            let part = part(key, label);
+            match aside.contains(&key.as_str()) {
+                true => name = name.replacen(&format!("-{part}"), "", 1),
+                false => keys.push(part),
+            }
+        }
+        (name != keys.join("-")).then_some(name)
+    });
+    let first = names.next()??;
+    names
+        .all(|name| name.as_ref() == Some(&first))
+        .then_some(first)
 }
 
 /// Mean and sample standard deviation; the deviation of a single value is 0.
@@ -188,6 +220,27 @@ mod tests {
         assert!((rows[0].mean - 0.6).abs() < 1e-12);
         assert!((rows[0].deviation - 0.02f64.sqrt()).abs() < 1e-12);
         assert_eq!(rows[0].range, [0.5, 0.7]);
+    }
+
+    #[test]
+    fn a_group_of_seeds_is_called_as_its_runs_are() {
+        let run = |name: &str, quantization, seed| Record {
+            name: format!("{name}-seed{seed}"),
+            ..record(
+                &[("model.quantization", quantization), ("train.seed", seed)],
+                0.5,
+                0.2,
+            )
+        };
+        let records = [
+            run("LoRA", "none", "1"),
+            run("LoRA", "none", "2"),
+            run("QLoRA", "nf4", "1"),
+            run("QLoRA", "nf4", "2"),
+        ];
+        let rows = over_seeds(&records, &["macro_f1".to_owned()]);
+        let groups: Vec<&str> = rows.iter().map(|row| row.group.as_str()).collect();
+        assert_eq!(groups, ["LoRA", "QLoRA"]);
     }
 
     #[test]

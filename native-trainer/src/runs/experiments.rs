@@ -109,7 +109,7 @@ impl Experiments {
             ));
         }
         text.push_str(
-            "Scores are on the same held-out examples; brackets are 95 % bootstrap intervals over examples. Memory is the \
+            "Scores are on the same held-out examples; brackets are bootstrap intervals over examples. Memory is the \
              process's peak while training, the base included. A resumed run's seconds are those since it was resumed.\n",
         );
         text

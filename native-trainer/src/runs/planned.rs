@@ -1,7 +1,7 @@
 //! One run of several: its key, its folder, and getting it done.
 //!
-//! The key is a hash of the resolved configuration (but for where it is written) and of the data files' bytes. It is
-//! part of the folder's name: a run that is there under the same key is finished or continued, and a changed
+//! The key is a hash of the resolved configuration (but for where it is written) and of the data files' and the
+//! base's bytes. It is part of the folder's name: a run that is there under the same key is finished or continued, and a changed
 //! configuration gets a new folder instead of mixing with an old one.
 
 use std::fs;
@@ -12,6 +12,7 @@ use qloom_core::weights::sha256_hex;
 use serde_json::{Map, Value, json};
 
 use super::child;
+use crate::base::BaseFiles;
 use crate::config::RunConfig;
 use crate::files::{atomic, explain, read};
 use crate::progress::interrupt::Interrupt;
@@ -148,7 +149,7 @@ pub(crate) fn in_folder(out: &Path, folder: &str, file: &str) -> Result<PathBuf>
     Ok(folder.join(file))
 }
 
-/// A hash of the configuration, but for where it is written, and of the local data files.
+/// A hash of the configuration, but for where it is written, of the local data files and of a local base.
 fn key(config: &RunConfig) -> Result<String> {
     let mut decisive = config.clone();
     decisive.output = Default::default();
@@ -164,7 +165,14 @@ fn key(config: &RunConfig) -> Result<String> {
         })
         .collect::<Result<_>>()
         .context("hashing the data files")?;
-    Ok(sha256_hex(json!([decisive, hashes]).to_string().as_bytes()))
+    // A base in a folder may be another one tomorrow; a hub id names its revision, and is not fetched for this.
+    let base = &config.model.base;
+    let base = match base.is_empty() || Path::new(base).is_dir() {
+        true => Some(BaseFiles::open(base)?.fingerprint()?),
+        false => None,
+    };
+    let parts = json!([decisive, hashes, base]);
+    Ok(sha256_hex(parts.to_string().as_bytes()))
 }
 
 /// A name without what file systems dislike.

@@ -22,8 +22,8 @@ use super::preflight;
 use super::run::{Run, RunResult, eval_set};
 use super::samples::{SAMPLES, write_samples};
 use super::{
-    ClassifierScores, Data, Expected, base_scores, checked_adapter, class_probabilities,
-    classifier_board, describe_class, read_adapter,
+    ClassifierScores, Data, Expected, base_scores, check_class_metrics, checked_adapter,
+    class_probabilities, classifier_board, describe_class, read_adapter,
 };
 use crate::base::{BaseFiles, check_rows};
 use crate::config::RunConfig;
@@ -77,6 +77,7 @@ pub(super) fn train(
     bert: &BertConfig,
     task: &str,
 ) -> Result<RunResult> {
+    check_class_metrics(&config.eval)?;
     let tokenizer = base.tokenizer_for(&config.data)?;
     check_rows(&tokenizer, bert.vocab_size, &base.name)?;
     let data = match data {
@@ -97,6 +98,9 @@ pub(super) fn train(
     note_labels(&model.head, bert, &data);
     let start = classifier_start::start(config, base, &model, data.labels.len(), chosen)?;
     let mut run = Run::open(config, resume)?;
+    if let Some(result) = run.stored(config, &start, task)? {
+        return Ok(result);
+    }
     let place = start.place(config, base, &model, run.dir.path(), chosen, dtype)?;
     let artifact = classifier_start::artifact(&start, config, base, &place, &tokenizer, &data)?;
     let trained = run.produce(
@@ -139,8 +143,9 @@ fn score(
     }
     let set = eval_set(config, data, tokenizer)?;
     let before = base_scores::shared(parts, || Ok(block_on(classify(before, &set))?))?;
-    let before = ClassifierScores::new(before, &data.labels)?;
-    let after = ClassifierScores::new(block_on(classify(adapted, &set))?, &data.labels)?;
+    let before = ClassifierScores::new(before, &data.labels, &config.eval)?;
+    let after = block_on(classify(adapted, &set))?;
+    let after = ClassifierScores::new(after, &data.labels, &config.eval)?;
     let mut base_json = before.to_json()?;
     if untrained {
         base_json.insert("head".into(), "untrained".into());

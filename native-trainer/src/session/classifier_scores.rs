@@ -7,6 +7,8 @@ use qloom_core::tokenizer::Tokenizer;
 use qloom_core::train::ClassLosses;
 use serde_json::{Map, Value, json};
 
+use crate::commands::UsageError;
+use crate::config::EvalConfig;
 use crate::report::board::{Board, Compared, Grid, comparison_json};
 use crate::scoring::labels;
 
@@ -17,20 +19,61 @@ pub(crate) struct ClassifierScores {
     pub(crate) losses: ClassLosses,
     classes: Predictions,
     measured: Vec<Measured>,
+    statistics: Statistics,
+}
+
+/// The metrics of `[eval] metrics` that a classifier has, and what it says besides: `perplexity` is a run's default and
+/// stands for the loss.
+fn wanted(eval: &EvalConfig) -> Result<Vec<ClassMetric>> {
+    let of_classes: Vec<ClassMetric> = ClassMetric::OF_CLASSES
+        .into_iter()
+        .chain(ClassMetric::OF_PROBABILITIES)
+        .collect();
+    let mut chosen = Vec::new();
+    for name in &eval.metrics {
+        match name.as_str() {
+            "perplexity" => {}
+            "label_likelihood" => chosen.extend(ClassMetric::OF_CLASSES),
+            "calibration" => chosen.extend(ClassMetric::OF_PROBABILITIES),
+            name => match of_classes.iter().find(|m| m.name() == name) {
+                Some(metric) => chosen.push(*metric),
+                None => {
+                    return Err(UsageError::new(format!(
+                        "eval.metrics: {name} compares texts and this base gives classes; expected some of {}, calibration",
+                        ClassMetric::OF_CLASSES.map(ClassMetric::name).join(", ")
+                    ))
+                    .into());
+                }
+            },
+        }
+    }
+    if chosen.is_empty() {
+        return Ok(of_classes);
+    }
+    Ok(of_classes
+        .into_iter()
+        .filter(|m| chosen.contains(m))
+        .collect())
+}
+
+/// Refuses metrics that a classifier cannot have, ahead of slow work.
+pub(crate) fn check_class_metrics(eval: &EvalConfig) -> Result<()> {
+    wanted(eval).map(drop)
 }
 
 impl ClassifierScores {
-    /// Scores `losses` under the classes' names.
-    pub(crate) fn new(losses: ClassLosses, labels: &[String]) -> Result<Self> {
-        let statistics = Statistics::default();
+    /// Scores `losses` under the classes' names, as `eval` says.
+    pub(crate) fn new(losses: ClassLosses, labels: &[String], eval: &EvalConfig) -> Result<Self> {
+        let statistics = Statistics {
+            bootstrap: eval.bootstrap,
+            test: eval.significance,
+        };
         let wide = |row: &Vec<f32>| row.iter().copied().map(f64::from).collect();
         let probabilities = losses.probabilities.iter().map(wide).collect();
         let gold = losses.gold.clone();
         let classes = Predictions::from_probabilities(labels.to_vec(), gold, probabilities)?;
-        let metrics = ClassMetric::OF_CLASSES
+        let mut measured: Vec<Measured> = wanted(eval)?
             .into_iter()
-            .chain(ClassMetric::OF_PROBABILITIES);
-        let mut measured: Vec<Measured> = metrics
             .map(|metric| Measured::classes("", metric, &classes, &statistics))
             .collect::<Result<_, _>>()?;
         measured.push(Measured::mean("loss", &losses.nll, true, &statistics)?);
@@ -38,6 +81,7 @@ impl ClassifierScores {
             losses,
             classes,
             measured,
+            statistics,
         })
     }
 
@@ -50,7 +94,7 @@ impl ClassifierScores {
             out.insert(format!("{}_ci", measured.key), bounds);
         }
         out.extend(labels::class_facts(&self.classes)?);
-        if let Some(report) = self.classes.calibration(&Statistics::default().bootstrap)? {
+        if let Some(report) = self.classes.calibration(&self.statistics.bootstrap)? {
             out.insert("calibration_bins".to_owned(), json!(report.bins));
         }
         out.insert("examples".to_owned(), json!(self.losses.gold.len()));
@@ -69,7 +113,7 @@ pub(crate) fn classifier_board(
     let alone = |s: &ClassifierScores| s.measured.iter().map(Measured::alone).collect();
     let rows: Vec<Compared> = match (base, adapted) {
         (Some(base), Some(adapted)) => {
-            compare(&base.measured, &adapted.measured, &Statistics::default())?
+            compare(&base.measured, &adapted.measured, &adapted.statistics)?
         }
         (one, other) => one.or(other).map(alone).unwrap_or_default(),
     };

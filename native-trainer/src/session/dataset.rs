@@ -152,6 +152,11 @@ impl Data {
         hash_of(self.train.iter().chain(&self.eval), self.task)
     }
 
+    /// The same over the training examples alone.
+    pub(crate) fn hash_of_train(&self) -> String {
+        hash_of(self.train.iter(), self.task)
+    }
+
     /// The same over the held-out examples alone.
     pub(crate) fn hash_of_eval(&self) -> String {
         hash_of(self.eval.iter(), self.task)

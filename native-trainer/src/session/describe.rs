@@ -91,8 +91,6 @@ fn settings(config: &RunConfig, result: &RunResult) -> Vec<(String, String)> {
         ("method", summary.method.clone()),
         ("initialization", summary.init.clone()),
         ("quantization", config.model.quantization.clone()),
-        ("rank", config.lora.rank.to_string()),
-        ("alpha", config.lora.alpha.to_string()),
         ("optimizer steps", result.outcome.steps.to_string()),
         (
             "trained values",
@@ -103,6 +101,10 @@ fn settings(config: &RunConfig, result: &RunResult) -> Vec<(String, String)> {
         ("learning rate", numbers::learning_rate(config.train.lr)),
         ("seed", config.train.seed.to_string()),
     ];
+    if !matches!(config.lora.method, Method::Full | Method::Head) {
+        facts.insert(3, ("alpha", config.lora.alpha.to_string()));
+        facts.insert(3, ("rank", config.lora.rank.to_string()));
+    }
     if let Some(sparsity) = summary.sparsity {
         facts.push(("sparsity", format!("{:.1} %", 100.0 * sparsity)));
     }
@@ -113,23 +115,28 @@ fn settings(config: &RunConfig, result: &RunResult) -> Vec<(String, String)> {
 }
 
 fn data_used(config: &RunConfig, data: &Data) -> Vec<DataUsed> {
-    let used = |role: &str, names: &[String], report: &DataReport| DataUsed {
+    let used = |role: &str, names: &[String], report: &DataReport, hash: String| DataUsed {
         name: names.join(", "),
         role: role.to_owned(),
         rows: report.rows as u64,
         tokens: Some(report.trained_tokens as u64),
-        sha256: data.hash(),
+        sha256: hash,
     };
     let eval = if config.data.eval.is_empty() {
         &config.data.train
     } else {
         &config.data.eval
     };
-    let mut all = vec![used("train", &config.data.train, &data.report)];
+    let mut all = vec![used(
+        "train",
+        &config.data.train,
+        &data.report,
+        data.hash_of_train(),
+    )];
     all.extend(
         data.eval_report
             .as_ref()
-            .map(|report| used("eval", eval, report)),
+            .map(|report| used("eval", eval, report, data.hash_of_eval())),
     );
     all
 }

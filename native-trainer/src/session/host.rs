@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -9,10 +11,11 @@ use qloom_core::host::LocalFuture;
 use qloom_core::train::{Checkpoint, Host, Parameters};
 
 use super::artifact::Artifact;
-use crate::files::{atomic, read};
+use crate::files::{atomic, jsonl, read};
 use crate::progress::interrupt::Interrupt;
 
-const TENSORS: &str = "checkpoint.safetensors";
+/// The tensors of a checkpoint.
+pub(crate) const TENSORS: &str = "checkpoint.safetensors";
 const STATE: &str = "state.json";
 const PREFIX: &str = "step-";
 /// The artifact with the lowest held-out loss.
@@ -25,6 +28,10 @@ pub(crate) struct RunHost<'a> {
     interrupt: &'a Interrupt,
     keep: usize,
     started: Instant,
+    /// The run's log, flushed with each checkpoint, so that a checkpoint never knows more than the log.
+    log: PathBuf,
+    /// Whether the log could not be written.
+    failed: Arc<AtomicBool>,
 }
 
 impl<'a> RunHost<'a> {
@@ -34,6 +41,7 @@ impl<'a> RunHost<'a> {
         artifact: &'a Artifact,
         interrupt: &'a Interrupt,
         keep: usize,
+        (log, failed): (PathBuf, Arc<AtomicBool>),
     ) -> Self {
         Self {
             folder,
@@ -41,6 +49,8 @@ impl<'a> RunHost<'a> {
             interrupt,
             keep: keep.max(1),
             started: Instant::now(),
+            log,
+            failed,
         }
     }
 
@@ -52,6 +62,7 @@ impl<'a> RunHost<'a> {
     ) -> Result<()> {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot create {}", self.folder.display()))?;
+        jsonl::sync(&self.log)?;
         if best {
             let files = self.artifact.files(parameters).await?;
             atomic::replace_folder(&self.folder.join(BEST), |folder| files.write(folder))?;
@@ -78,7 +89,7 @@ impl Host for RunHost<'_> {
     }
 
     fn interrupted(&self) -> bool {
-        self.interrupt.requested()
+        self.interrupt.requested() || self.failed.load(Ordering::SeqCst)
     }
 
     fn save<'a>(
@@ -99,11 +110,21 @@ pub(crate) fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
     let Some((_, newest)) = newest_first(folder)?.into_iter().next() else {
         return Ok(None);
     };
-    let checkpoint =
-        Checkpoint::from_bytes(&read(&newest.join(TENSORS))?, &read(&newest.join(STATE))?);
-    checkpoint
-        .map(Some)
-        .with_context(|| format!("checkpoint {}", newest.display()))
+    read_checkpoint(&newest).map(Some)
+}
+
+/// Whether `folder` is a checkpoint.
+pub(crate) fn is_checkpoint(folder: &Path) -> bool {
+    [TENSORS, STATE]
+        .iter()
+        .all(|name| folder.join(name).is_file())
+}
+
+/// The checkpoint in `folder`.
+pub(crate) fn read_checkpoint(folder: &Path) -> Result<Checkpoint> {
+    let (tensors, state) = (read(&folder.join(TENSORS))?, read(&folder.join(STATE))?);
+    Checkpoint::from_bytes(&tensors, &state)
+        .with_context(|| format!("checkpoint {}", folder.display()))
 }
 
 /// Checkpoint folders by falling step.

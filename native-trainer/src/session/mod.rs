@@ -20,16 +20,17 @@ mod resume;
 mod run;
 mod samples;
 mod scores;
+mod stored;
 
 pub(crate) use adaptable::Adaptable;
 pub(crate) use artifact::Artifact;
 pub(crate) use classifier::{class_losses, labels_of, load_classifier};
 pub(crate) use classifier_scores::{
-    ClassifierScores, class_probabilities, classifier_board, describe_class,
+    ClassifierScores, check_class_metrics, class_probabilities, classifier_board, describe_class,
 };
 pub(crate) use classifier_start::{beginning, classifier_config};
 pub(crate) use dataset::{Data, read_all, read_one};
-pub(crate) use host::latest;
+pub(crate) use host::{TENSORS, is_checkpoint, latest, read_checkpoint};
 pub(crate) use method::{ADAPTER, MODEL, RESIDUAL_BASE};
 pub(crate) use metrics::refresh;
 pub(crate) use parameters::with_head;

@@ -1,6 +1,8 @@
 //! What a run writes while it goes: `log.jsonl`, TensorBoard events, and the progress bar.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use qloom_core::train::{EvalRecord, Event, Observer, StepRecord};
@@ -13,13 +15,15 @@ use crate::progress::training::{StepView, TrainingBar};
 use crate::report::numbers;
 use crate::report::tensorboard::EventWriter;
 
-/// The observers of one run. The first failure is kept and reported when the run ends: a full disk
-/// must not be silent, but it must not panic inside the loop either.
+/// The observers of one run. The first failure ends the run after its step and is what the run reports: a full disk must
+/// neither be silent nor panic inside the loop.
 pub(crate) struct RunObserver {
     log: JsonlWriter,
     events: Option<EventWriter>,
     bar: Option<TrainingBar>,
     failure: Option<anyhow::Error>,
+    /// Whether there is a failure, for the loop's host.
+    failed: Arc<AtomicBool>,
 }
 
 impl RunObserver {
@@ -51,7 +55,13 @@ impl RunObserver {
             events,
             bar: Some(bar),
             failure: None,
+            failed: Arc::default(),
         })
+    }
+
+    /// Becomes true when a row could not be written.
+    pub(crate) fn failed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.failed)
     }
 
     /// Closes the bar and the log.
@@ -69,6 +79,9 @@ impl RunObserver {
     }
 
     fn write(&mut self, row: &impl Serialize, step: u64, scalars: &[(&str, f64)]) {
+        if self.failure.is_some() {
+            return;
+        }
         let written = to_map(row)
             .and_then(|row| self.log.append(&row))
             .and_then(|()| match &mut self.events {
@@ -76,7 +89,8 @@ impl RunObserver {
                 None => Ok(()),
             });
         if let Err(error) = written {
-            self.failure.get_or_insert(error);
+            self.failure = Some(error);
+            self.failed.store(true, Ordering::SeqCst);
         }
     }
 
@@ -147,5 +161,27 @@ fn to_map(row: &impl Serialize) -> Result<Map<String, Value>> {
     match serde_json::to_value(row)? {
         Value::Object(map) => Ok(map),
         other => anyhow::bail!("a log row must be an object, found {other}"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_cannot_be_written_is_the_run_s_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log.jsonl");
+        let mut observer = RunObserver::open(&log, dir.path(), false, None, 2).unwrap();
+        let failed = observer.failed();
+        observer.write(&serde_json::json!({"step": 1}), 1, &[]);
+        assert!(!failed.load(Ordering::SeqCst));
+        // No object, so no row: what a full disk does, without one.
+        observer.write(&serde_json::json!([1]), 2, &[]);
+        assert!(failed.load(Ordering::SeqCst));
+        observer.write(&serde_json::json!({"step": 3}), 3, &[]);
+        assert!(observer.finish().is_err());
+        assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 1);
     }
 }

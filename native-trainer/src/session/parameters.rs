@@ -58,7 +58,11 @@ pub(super) fn initial_parameters(
         &base.source()?,
     )?);
     let parameters = Parameters::new(tensors, device);
-    let peft = peft_config(&lora, &parameters, &base.name);
+    let mut peft = peft_config(&lora, &parameters, &base.name);
+    if llama.tie_word_embeddings {
+        // A trained embedding is the head as well; PEFT must be told.
+        peft.tie_head();
+    }
     Ok((parameters, peft, taken))
 }
 

@@ -195,6 +195,15 @@ pub(super) fn warn(
     Ok(())
 }
 
+/// Prints what of the data was left out, and what looks wrong in it.
+pub(super) fn print_data_notes(data: &Data) {
+    data.note_losses();
+    let held_out = data.eval_report.iter().flat_map(|r| &r.warnings);
+    for warning in data.report.warnings.iter().chain(held_out) {
+        eprintln!("warning: {}", warning.message);
+    }
+}
+
 /// What decides whether the configured rate is usual.
 fn learning_rate(config: &RunConfig, hidden_size: usize) -> LearningRate {
     LearningRate {

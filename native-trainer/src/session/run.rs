@@ -97,6 +97,9 @@ pub(crate) fn train(
         dtype,
     )?;
     let mut run = Run::open(config, resume)?;
+    if let Some(result) = run.stored(config, &start, task)? {
+        return Ok(result);
+    }
     let place = start.place(config, &base, &original, run.dir.path(), &chosen, dtype)?;
     let artifact = start
         .adapter(config, &base, &place, &tokenizer, |receipt| receipt)?
@@ -141,7 +144,7 @@ pub(crate) fn pretrain(
         &tokenizer,
         llama_config.max_position_embeddings,
     )?;
-    warn(&data);
+    preflight::print_data_notes(&data);
     let source = random_weights(&llama_config, shape.initializer_range, config.train.seed)?;
     let options = LoadOptions {
         quantization: BaseQuantization::None,
@@ -164,7 +167,8 @@ pub(crate) fn pretrain(
         tokenizer_config,
         nf4: config.model.quantization == "nf4",
     };
-    let run = Run::open(config, resume)?;
+    let mut run = Run::open(config, resume)?;
+    run.command = "pretrain";
     let outcome = run.descend(config, &model, parameters, &data, &artifact, &tokenizer)?;
     run.finish_artifact(method::MODEL)?;
     let folder = run.dir.path().join(method::MODEL);
@@ -179,6 +183,8 @@ pub(super) struct Run {
     pub(super) result: Value,
     /// Whether it continues from a checkpoint.
     pub(super) resumed: bool,
+    /// The command that resumes it.
+    command: &'static str,
 }
 
 impl Run {
@@ -201,7 +207,17 @@ impl Run {
             dir,
             result: Value::Null,
             resumed: resume,
+            command: "train",
         })
+    }
+
+    /// The name of its folder.
+    fn name(&self) -> String {
+        let path = self.dir.path();
+        path.file_name().map_or_else(
+            || path.display().to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        )
     }
 
     fn checkpoints(&self) -> PathBuf {
@@ -265,21 +281,25 @@ impl Run {
             artifact,
             &interrupt,
             config.train.keep_checkpoints,
+            (self.dir.log(), observer.failed()),
         );
         let outcome = block_on(trainer.run(&mut host, &mut observer));
         observer.finish()?;
         let outcome = outcome?;
         if config.output.formats.iter().any(|f| f == "png") {
-            plot::write_png(&self.dir.loss_plot(), &config.output.dir, &self.curve()?)?;
+            plot::write_png(&self.dir.loss_plot(), &self.name(), &self.curve()?)?;
         }
         if outcome.stop == Stop::Interrupted {
             anyhow::bail!(
-                "interrupted after step {} of {}; saved. Continue with: trainer train {} --resume",
+                "interrupted after step {} of {}; saved. Continue with: trainer {} {} --resume",
                 outcome.steps,
                 trainer.total_steps(),
+                self.command,
                 self.dir.config().display()
             );
         }
+        // Nothing looks at the key while the result is scored, and training is saved.
+        interrupt.end_at_once();
         let last = self.dir.checkpoint("last")?;
         let files = block_on(artifact.files(&trainer.parameters))?;
         atomic::replace_folder(&last, |folder| files.write(folder))?;
@@ -370,6 +390,8 @@ impl Run {
                 "train_tokens": data.report.trained_tokens,
                 "eval_tokens": data.eval_report.as_ref().map(|r| r.trained_tokens),
                 "sha256": data.hash(),
+                "train_sha256": data.hash_of_train(),
+                "eval_sha256": data.hash_of_eval(),
             },
         });
         atomic::write_file(&self.dir.metrics(), &serde_json::to_vec_pretty(&metrics)?)
@@ -514,16 +536,4 @@ fn new_config(shape: &PretrainConfig, tokenizer: &Tokenizer) -> Result<LlamaConf
         "torch_dtype": "float32",
     });
     Ok(LlamaConfig::from_json(&serde_json::to_vec(&json)?)?)
-}
-
-fn warn(data: &Data) {
-    data.note_losses();
-    for warning in data
-        .report
-        .warnings
-        .iter()
-        .chain(data.eval_report.iter().flat_map(|r| &r.warnings))
-    {
-        eprintln!("warning: {}", warning.message);
-    }
 }

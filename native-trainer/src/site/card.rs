@@ -97,7 +97,10 @@ fn data(config: &RunConfig, metrics: &Value) -> Vec<DataUsed> {
                 .as_u64()
                 .filter(|n| *n > 0)?,
             tokens: counted[format!("{role}_tokens")].as_u64(),
-            sha256: counted["sha256"].as_str().unwrap_or("-").to_owned(),
+            sha256: counted[format!("{role}_sha256")]
+                .as_str()
+                .unwrap_or("-")
+                .to_owned(),
         })
     };
     // Without files of its own, the held-out set is a share of the training file.

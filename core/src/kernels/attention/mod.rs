@@ -121,7 +121,8 @@ impl AttentionOps for Flex {
 ///       [rows, width, heads * head_dim]     the result, in the type of q
 /// ```
 ///
-/// Scores and softmax are f32. A query that sees no key at all gets an unspecified finite result. On a CPU any
+/// The softmax is f32, and on a CPU the scores too; elsewhere the scores are products in the type of `q`, cast to f32
+/// before the bias is added. A query that sees no key at all gets an unspecified finite result. On a CPU any
 /// strides with adjacent features are read as they are, so a narrowed or permuted cache costs no copy.
 ///
 /// # Panics

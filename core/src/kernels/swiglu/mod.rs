@@ -8,7 +8,6 @@
 //! | `backward.rs` | the gradients; `gate` and `up` are kept, `silu` is computed again |
 //! | `vector.rs`, `flex.rs`, `testing.rs` | shared with the other elementwise kernels |
 //!
-//! Speed, forward and backward of `[2048, 768]` on two busy cores: 5 ms, against 52 ms of burn operations.
 //! Source: Shazeer, "GLU Variants Improve Transformer", <https://arxiv.org/abs/2002.05202>.
 
 mod backward;

@@ -3,6 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
+use crate::models::random::box_muller;
+
 /// `A` uniform in `±1/sqrt(in)`: PyTorch's `kaiming_uniform_(a=sqrt(5))`, PEFT's default.
 pub(crate) fn uniform(rank: usize, input: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let bound = (input as f64).sqrt().recip();
@@ -24,11 +26,10 @@ pub(crate) fn gaussian(rank: usize, input: usize, rng: &mut ChaCha8Rng) -> Vec<f
     values
 }
 
-/// Two independent standard normal values (Box and Muller).
+/// Two independent standard normal values.
 pub(super) fn normal_pair(rng: &mut ChaCha8Rng) -> [f64; 2] {
-    let radius = (-2.0 * (1.0 - unit(rng)).ln()).sqrt();
-    let angle = std::f64::consts::TAU * unit(rng);
-    [radius * angle.cos(), radius * angle.sin()]
+    let first = 1.0 - unit(rng);
+    box_muller([first, unit(rng)])
 }
 
 /// Uniform in `[0, 1)` with 53 bits.

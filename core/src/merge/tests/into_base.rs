@@ -306,3 +306,96 @@ fn an_adapter_of_another_base_has_no_place() {
         assert!(e.contains(&m.path) && e.contains(word), "{e}");
     }
 }
+
+/// The NF4 base of these tests with other settings than the default ones.
+fn nf4_base(double_quant: bool, skip: &[&str]) -> (File, Vec<u8>) {
+    let options = crate::quantization::QuantizeOptions {
+        double_quant,
+        skip_modules: skip.iter().map(|s| (*s).to_owned()).collect(),
+        ..Default::default()
+    };
+    let quantize = crate::quantization::quantize_checkpoint;
+    let (bytes, report) = quantize(&base(), CONFIG, &options, Vec::new(), |_, _| {}).unwrap();
+    let file = SafetensorsSource::single("nf4", bytes).unwrap();
+    (file, report.config_json)
+}
+
+fn skipped(config: &[u8]) -> Option<Vec<String>> {
+    let config = crate::quantization::QuantizationConfig::from_config_json(config).unwrap();
+    config.unwrap().llm_int8_skip_modules
+}
+
+#[test]
+fn an_nf4_base_whose_head_is_untied_keeps_its_settings() {
+    let head = OwnedTensor::from_f32(SHAPE.to_vec(), &values(64 * 32, 9)).unwrap();
+    let adapter = adapter(vec![("lm_head.weight".into(), head)]);
+    let (nf4, config) = nf4_base(false, &["up_proj"]);
+    assert!(!is_quantized(&nf4, OTHER));
+    // The list replaces what transformers leaves dense by itself, so it names the tied head, which has no tensor.
+    assert!(skipped(&config).unwrap().contains(&"lm_head".to_owned()));
+    let (file, config) = merged(&nf4, &config, &adapter, true);
+    assert!(is_quantized(&file, WEIGHT) && !is_quantized(&file, OTHER));
+    let packed = read_bnb(&file, WEIGHT).unwrap();
+    assert!(matches!(
+        packed.absmax,
+        crate::quantization::Absmax::Plain(_)
+    ));
+    let skipped = skipped(&config).unwrap();
+    assert_eq!(skipped.iter().filter(|m| *m == "lm_head").count(), 1);
+}
+
+#[test]
+fn a_weight_quantized_again_keeps_its_block_size() {
+    let plain = base();
+    let weight = plain.get(WEIGHT).unwrap().to_f32().unwrap();
+    let packed = Nf4Tensor::quantize(&weight, &SHAPE, 128, true).unwrap();
+    let mut list = crate::quantization::write_bnb(WEIGHT, &packed).unwrap();
+    list.push((
+        EMBEDDING.to_owned(),
+        plain.get(EMBEDDING).unwrap().into_owned(),
+    ));
+    let bytes = serialize(&list, &Default::default()).unwrap();
+    let nf4 = SafetensorsSource::single("nf4", bytes).unwrap();
+    let (_, config) = nf4_base(true, &[]);
+    let (file, _) = merged(&nf4, &config, &adapter(vec![]), true);
+    let again = read_bnb(&file, WEIGHT).unwrap();
+    assert_eq!(again.blocksize, 128);
+    let want = expected(&packed.dequantize().unwrap(), &adapter(vec![]));
+    let want = Nf4Tensor::quantize(&want, &SHAPE, 128, true).unwrap();
+    let same = again.codes.iter().zip(&want.codes).filter(|(a, b)| a == b);
+    assert!(same.count() * 100 >= want.codes.len() * 99);
+}
+
+#[test]
+fn a_trained_embedding_takes_a_tied_head_along_only_where_the_file_says_so() {
+    let table = OwnedTensor::from_f32(SHAPE.to_vec(), &values(64 * 32, 11)).unwrap();
+    let plain = adapter(vec![]);
+    for ties in [false, true] {
+        let mut config = PeftConfig {
+            modules_to_save: Some(vec!["embed_tokens".into()]),
+            ..plain.config.clone()
+        };
+        if ties {
+            config.tie_head();
+        }
+        let saved = vec![(EMBEDDING.to_owned(), table.clone())];
+        let adapter = Adapter::new(config, &plain.modules().unwrap(), saved).unwrap();
+        let (json, bytes) = adapter.to_bytes().unwrap();
+        let adapter = Adapter::from_bytes(&json, &bytes).unwrap();
+        // PEFT looks for both names where they are tied, and for one where they are not.
+        let head = "base_model.model.lm_head.weight";
+        assert_eq!(adapter.tensors.contains_key(head), ties);
+        assert_eq!(adapter.saved().len(), 1);
+        assert_eq!(adapter.unties_head(), !ties);
+        let (file, config) = merged(&base(), CONFIG, &adapter, false);
+        let of = |name: &str| file.get(name).unwrap().to_f32().unwrap();
+        assert_eq!(of(EMBEDDING), table.to_f32().unwrap());
+        assert_eq!(file.contains("lm_head.weight"), !ties);
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["tie_word_embeddings"], ties);
+        if !ties {
+            let before = base().get(EMBEDDING).unwrap().to_f32().unwrap();
+            assert_eq!(of("lm_head.weight"), before);
+        }
+    }
+}

@@ -27,6 +27,15 @@ impl Norm {
         layer_norm(x, self.weight.clone(), self.bias.clone(), self.eps)
     }
 
+    /// This norm in `dtype`.
+    fn cast(self, dtype: DType) -> Self {
+        Self {
+            weight: self.weight.cast(dtype),
+            bias: self.bias.cast(dtype),
+            ..self
+        }
+    }
+
     /// This norm with what `overlay` holds for the module at `path`.
     pub fn with(&self, overlay: &Overlay, path: &str) -> Self {
         let put = |name: &str, base: &Tensor<1>| {
@@ -92,7 +101,11 @@ impl Embeddings {
                 .types
                 .as_ref()
                 .map(|types| put(names.type_embeddings(), types)),
-            norm: self.norm.with(overlay, &names.embedding_norm()),
+            // Its type is the one that the model computes in.
+            norm: self
+                .norm
+                .with(overlay, &names.embedding_norm())
+                .cast(self.norm.weight.dtype()),
             dropout: self.dropout,
         }
     }

@@ -63,7 +63,7 @@ impl Llama {
         let embedding = embedding.map(|table| table.cast(dtype));
         let head = overlay.matrix("lm_head.weight");
         let head = head.map(|head| head.cast(self.lm_head.dtype()));
-        let tied = self.tied && head.is_none();
+        let tied = self.tied && head.is_none() && !overlay.keeps_head();
         let tied_head = embedding.clone().filter(|_| tied);
         Self {
             config: self.config.clone(),
