@@ -9,7 +9,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::llama::index_tensor;
-use crate::weights::{HostTensor, WeightError, decoder};
+use crate::weights::{Decode, HostTensor, WeightError, decoder};
 
 /// Where the table lies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum EmbeddingPlace {
 }
 
 /// A table, `[vocab, hidden]`.
+// A model holds one of these; a box would save nothing worth an indirection.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum EmbeddingTable {
     /// On the device.
@@ -34,7 +36,7 @@ pub enum EmbeddingTable {
 pub struct HostTable {
     bytes: Vec<u8>,
     shape: [usize; 2],
-    decode: fn(&[u8]) -> Vec<f32>,
+    decode: Decode,
     device: Device,
     dtype: DType,
 }

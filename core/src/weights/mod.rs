@@ -262,8 +262,11 @@ impl OwnedTensor {
     }
 }
 
+/// From the bytes of a float type to f32.
+pub(crate) type Decode = fn(&[u8]) -> Vec<f32>;
+
 /// How the bytes of a float type become f32.
-pub(crate) fn decoder(dtype: Dtype) -> Result<fn(&[u8]) -> Vec<f32>, WeightError> {
+pub(crate) fn decoder(dtype: Dtype) -> Result<Decode, WeightError> {
     Ok(match dtype {
         Dtype::F32 => |b: &[u8]| decode(b, f32::from_le_bytes),
         Dtype::F16 => |b: &[u8]| decode(b, |x| half::f16::from_le_bytes(x).to_f32()),

@@ -334,8 +334,9 @@ impl LlamaConfig {
         &self,
         source: &(impl WeightSource + ?Sized),
     ) -> Result<(), ConfigError> {
-        for (name, shape) in self.expected_tensors() {
-            check_tensor::<ConfigError>(source, &name, &shape)?;
+        let expected: BTreeMap<String, Vec<usize>> = self.expected_tensors().into_iter().collect();
+        for (name, shape) in &expected {
+            check_tensor::<ConfigError>(source, name, shape)?;
         }
         self.refuse_unexpected(source)
     }
