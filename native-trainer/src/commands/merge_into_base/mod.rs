@@ -36,7 +36,7 @@ const BATCH: usize = 4;
 
 /// Base and adapter unmerged, and a sample to compare on.
 enum Unmerged {
-    Text(compare::Unmerged, sample::Sample),
+    Text(Box<compare::Unmerged>, sample::Sample),
     Classes(Box<classes::Unmerged>),
 }
 
@@ -53,7 +53,7 @@ impl Unmerged {
         }
         let sample = sample::load(arguments, base)?;
         let unmerged = compare::Unmerged::load(base, &arguments.adapter, chosen, dtype)?;
-        Ok(Self::Text(unmerged, sample))
+        Ok(Self::Text(Box::new(unmerged), sample))
     }
 
     /// The `config.json` to merge under: a classifier's names its classes.
