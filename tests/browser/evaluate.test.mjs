@@ -54,7 +54,7 @@ test('scores on a file are the trainer\'s, for base and adapter', async () => {
 
 test('the table of examples is sorted, searched and filtered, and downloaded as CSV', async () => {
   const { ui } = here;
-  const table = region.getByRole('region', { name: 'Examples' }).getByRole('table');
+  const table = region.getByRole('group', { name: 'Examples', exact: true }).getByRole('table');
   const rows = table.locator('tbody tr');
   assert.equal(await rows.count(), 9);
   await table.getByRole('button', { name: 'Base loss' }).click();

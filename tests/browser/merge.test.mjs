@@ -22,7 +22,7 @@ after(async () => { await here?.close(); });
 const member = (name) => region.getByRole('checkbox', { name, exact: true });
 const slider = (name) => region.getByRole('slider', { name: `Weight of ${name}, slider` });
 const weight = (name) => region.getByRole('spinbutton', { name: `Weight of ${name}`, exact: true });
-const command = () => region.getByRole('region', { name: 'Command' }).textContent();
+const command = () => region.getByRole('group', { name: 'Command' }).textContent();
 
 /** Waits until the merge that the fields describe is made: the command names it and nothing is under way. */
 async function settled(...words) {

@@ -41,7 +41,7 @@ test('metrics.json, scores.csv, log.jsonl and per_example.csv of a run are shown
   for (const value of [base.perplexity, adapted.perplexity, adapted.accuracy]) assert.ok(text.includes(shown(value)), `${shown(value)} in ${text}`);
   const curve = opened('log.jsonl').getByRole('img');
   assert.match(await curve.getAttribute('aria-label'), /\d/);
-  const rows = opened('per_example.csv').getByRole('region', { name: 'Examples' }).locator('tbody tr');
+  const rows = opened('per_example.csv').getByRole('group', { name: 'Examples', exact: true }).locator('tbody tr');
   assert.equal(await rows.count(), 12);
 });
 

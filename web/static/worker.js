@@ -17,7 +17,8 @@ const root = new URL('{{root}}', import.meta.url);
 
 try {
   const module = await import(new URL('{{worker_js}}', root).href);
-  await module.default({ module_or_path: new URL('{{worker_wasm}}', root) });
+  const wasm = await module.default({ module_or_path: new URL('{{worker_wasm}}', root) });
+  wasm.__wasm_call_ctors(); // once; see build.rs
   removeEventListener('message', wait);
   for (const data of waiting.splice(0)) dispatchEvent(new MessageEvent('message', { data }));
 } catch (error) {

@@ -250,7 +250,11 @@ impl State {
                 "These adapters are for another base and were dropped: {names}."
             ));
         }
-        self.compare.exchanges.clear();
+        // Answers of the same base stay, as when a worker was started again.
+        if self.compare.of.as_ref() != Some(&(base.name.clone(), base.fingerprint.clone())) {
+            self.compare.exchanges.clear();
+            self.compare.of = Some((base.name.clone(), base.fingerprint.clone()));
+        }
         self.train.suit(&base);
         self.session.base = Some(base);
         let effects = self.advance();

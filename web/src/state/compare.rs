@@ -116,6 +116,8 @@ pub struct Compare {
     pub sampling: SamplingConfig,
     /// What was asked and answered, oldest first.
     pub exchanges: Vec<Exchange>,
+    /// Name and fingerprint of the base that answered.
+    pub of: Option<(String, Option<String>)>,
     /// The request that is under way.
     pub running: Option<u64>,
     /// Prompts to try.
@@ -139,6 +141,7 @@ impl Default for Compare {
                 ..SamplingConfig::default()
             },
             exchanges: Vec::new(),
+            of: None,
             running: None,
             examples: Vec::new(),
         }
@@ -295,6 +298,13 @@ impl Compare {
             .find(|m| m.slot == Slot::Merge)?;
         let exchange = self.exchanges.len().checked_sub(1)?;
         let answers = &mut self.exchanges[exchange].answers;
+        // A question that failed for the others is asked again as a whole, by the visitor.
+        if answers
+            .iter()
+            .any(|a| a.model.slot != Slot::Merge && a.standing == Standing::Failed)
+        {
+            return None;
+        }
         let at = match answers.iter().position(|a| a.model.slot == Slot::Merge) {
             Some(at) => at,
             None => {

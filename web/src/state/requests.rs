@@ -102,6 +102,7 @@ impl State {
             return Vec::new();
         };
         let (id, effect) = self.send(request, Purpose::Answers(run));
+        self.plan.ask = false;
         self.compare.running = Some(id);
         vec![effect]
     }

@@ -317,6 +317,7 @@ fn a_lost_device_restarts_the_worker_with_everything_it_had() {
     assert_eq!(state.adapters.names(), ["a", "b"]);
     assert!(state.adapters.merged() && state.session.ready());
     assert!(left.is_empty(), "{left:?}");
+    assert_eq!(state.compare.exchanges.len(), 1, "what was said stays");
     let (id, _) = ask(&mut state, "two");
     answer(&mut state, id, &["1", "2", "3", "4"]);
     assert_eq!(state.session.restarts, 0);
