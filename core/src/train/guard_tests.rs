@@ -23,7 +23,7 @@ fn options(dtype: DType) -> LoadOptions {
         quantization: BaseQuantization::None,
         dtype,
         max_positions: None,
-        embedding: crate::models::load::EmbeddingPlace::Device,
+        embedding: crate::models::embedding::EmbeddingPlace::Device,
     }
 }
 
