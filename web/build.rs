@@ -3,8 +3,8 @@
 //!
 //! cubecl registers its operations in static constructors, thousands of them. Unless `__wasm_call_ctors` is exported, the
 //! linker takes the module for a command and calls all of them at the start of every exported function, of each
-//! allocation for a string too. Exported, it is called once by `static/worker.js`; the page has no use for them, and
-//! `web/build` removes them there.
+//! allocation for a string too. Exported, it is called once, by `static/worker.js`; the page computes nothing and has no
+//! need of them.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -28,7 +28,7 @@ pub(super) fn EvaluateSection(
             .evaluate
             .progress_words()
             .map(|(words, share)| (words, Some(share)));
-        Some(known.unwrap_or_else(|| ("Reading the file".to_owned(), None)))
+        Some(known.unwrap_or_else(|| ("At work on the first examples".to_owned(), None)))
     });
     let failure = store.memo(Section::Evaluate, |s| s.evaluate.failure.clone());
     let running = store.memo(Section::Evaluate, |s| s.evaluate.running);
