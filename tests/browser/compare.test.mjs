@@ -92,9 +92,9 @@ test('stop ends the answers where they are, and the next prompt is answered', as
 test('a prompt of the gallery is taken by a click', async () => {
   const { ui } = here;
   const chip = ui.page.getByRole('list', { name: 'Prompts to try' }).getByRole('button').last();
-  const begin = (await chip.textContent()).replace('…', '').trim();
+  const parts = (await chip.textContent()).split('…').map((part) => part.trim());
   await chip.click();
   const words = (await ui.prompt.inputValue()).split(/\s+/).join(' ');
-  assert.ok(words.startsWith(begin), `${words} begins with ${begin}`);
+  for (const part of parts) assert.ok(words.includes(part), `${part} in ${words}`);
   await healthy(here);
 });

@@ -8,7 +8,7 @@ import { recorder } from './lib/server.mjs';
 import { healthy, until, visit } from './lib/visit.mjs';
 
 /** What Chromium asks its maker on its own, page or no page. */
-const chromium = /^(https?:\/\/)?(accounts\.google\.com|clients2\.google\.com|update\.googleapis\.com|www\.google\.com)(:443|\/|$)/;
+const chromium = /^(https?:\/\/)?(accounts\.google\.com|content-autofill\.googleapis\.com|clients2\.google\.com|update\.googleapis\.com|www\.google\.com)(:443|\/|$)/;
 const real = stories();
 let [here, hosts] = [];
 

@@ -99,11 +99,10 @@ test('the command shown makes the same adapter on the command line', async () =>
   same(await exported(), await merged(named));
 });
 
-test('the exact sum, truncated, is within rounding of the trainer\'s', async () => {
+test('the exact sum, truncated: the same tensors as the trainer\'s', async () => {
   await region.getByRole('checkbox', { name: 'Exact weighted sum' }).check();
   await settled('--exact');
   const adapters = ['--adapters', folder('sentiment'), folder('instructions'), '--weights', '0.7,0.3'];
-  const [found, expected] = [await exported(), await merged([...adapters, '--exact'])];
-  same(found, expected);
+  same(await exported(), await merged([...adapters, '--exact']));
   await healthy(here);
 });

@@ -8,7 +8,7 @@ const require = createRequire(join(process.env.PACKAGES, 'package.json'));
 const { chromium } = require('playwright-core');
 
 const quiet = ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync', '--disable-features=OptimizationHints,MediaRouter,Translate'];
+  '--disable-component-update', '--disable-sync'];
 const webgpu = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
 
 /** A browser with its own empty profile. `gpu: false` leaves WebGPU out; other options are playwright's. */
@@ -23,7 +23,7 @@ export async function launch({ gpu = true, args = [], ...options } = {}) {
     reducedMotion: 'reduce',
     ...options,
   });
-  context.setDefaultTimeout(60_000);
+  context.setDefaultTimeout(120_000);
   return {
     context,
     // Closing can hang in headless mode; a test must not.

@@ -20,8 +20,11 @@ export function link(values = {}) {
 /** Adapters of the gallery, for `link`. */
 export const gallery = (...names) => ({ adapter: names.map((name) => `${name},gallery,${name.toLowerCase()}`) });
 
+/** Longest wait for anything: SwiftShader on a busy machine compiles and computes slowly. */
+export const patience = 120_000;
+
 /** Waits until `check` answers something true, and answers it; `what` says what did not happen. */
-export async function until(what, check, ms = 60_000) {
+export async function until(what, check, ms = patience) {
   const end = Date.now() + ms;
   let error;
   do {
