@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A server that ignores ranges is read as one stream, in order. [`Remote`] holds that logic over any [`Net`], tested against
-//! a faked one; [`browser`] binds it to `fetch`.
+//! a faked one; `browser` binds it to `fetch`.
 
 mod ahead;
 mod answer;

@@ -1,6 +1,6 @@
 //! What is to be loaded, one thing after the other: on the first visit, from a link, and after the worker was restarted.
 //!
-//! Adapters need a base and those of the gallery need the gallery, which come in any order; [`State::advance`] is called
+//! Adapters need a base and those of the gallery need the gallery, which come in any order; `State::advance` is called
 //! whenever one of them has come and does what can be done.
 
 use crate::protocol::{AdapterSource, BaseSource};
