@@ -26,10 +26,10 @@ pub(crate) fn NumberField(
     hint: &'static str,
 ) -> impl IntoView {
     let change = move |text: String| {
-        if let Ok(number) = text.trim().parse::<f64>() {
-            if number.is_finite() {
-                set(number);
-            }
+        if let Ok(number) = text.trim().parse::<f64>()
+            && number.is_finite()
+        {
+            set(number);
         }
     };
     let upper = max.is_finite().then(|| max.to_string());
