@@ -247,8 +247,9 @@ fn greedy_tokens_are_identical() {
 fn assert_trajectory(case: &LlamaCase, run_name: &str) {
     let found = case.trajectories();
     let Some(wanted) = found.into_iter().find(|t| t.name == run_name) else {
+        // Our own cases normalize by tokens in their one f32 run; only the shared ones record both.
         assert!(
-            !case.dir.starts_with(cases::own()),
+            run_name == "f32_tokmean" || !case.dir.starts_with(cases::own()),
             "{}: our own golden has no run {run_name}",
             case.name()
         );
