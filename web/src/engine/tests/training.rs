@@ -228,7 +228,7 @@ fn settings_that_cannot_be_meant_are_refused_by_name() {
             lr: -1.0,
             ..settings()
         },
-        "`lr`",
+        "lr",
     );
     let target_modules = vec!["qproj".to_owned()];
     refused(
